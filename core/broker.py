@@ -1,0 +1,145 @@
+"""The Celery app, its Redis settings, and the names of task and queues. Nothing else configures Celery."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from celery import Celery
+from kombu.exceptions import KombuError, OperationalError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from core.errors import BrokerError, SettingsError
+from core.jobs import Job
+from core.settings import Settings, redact
+
+TASK_NAME = "facesieve.run_job"
+QUEUE_PREFIX = "facesieve."
+UNACKED_KEY = "unacked"  # kombu's hash of delivered, not yet acknowledged messages
+CONNECT_SECONDS = 5.0
+DEFAULT_VISIBILITY_SECONDS = 600
+SCHEMES = ("redis://", "rediss://", "redis+socket://")
+
+
+def queue_name(model: str) -> str:
+    """Return the queue whose jobs a worker with this model takes. One model, one queue: no job meets a wrong one."""
+    return QUEUE_PREFIX + model
+
+
+@contextmanager
+def open_broker(settings: Settings) -> Iterator[str]:
+    """Yield the URL of a broker that answers: the embedded one, started if need be, or the configured one.
+
+    Raises:
+        BrokerError: it does not answer.
+        SettingsError: the URL is not one of Redis.
+    """
+    if settings.is_broker_embedded:
+        from core.embedded import EmbeddedBroker
+
+        with EmbeddedBroker(settings.data_dir) as broker:
+            yield broker.url
+    else:
+        if not settings.broker_url.startswith(SCHEMES):
+            raise SettingsError(
+                f"FACESIEVE_BROKER_URL is {redact(settings.broker_url)!r:.80}: it must be 'embedded' or start with "
+                + " or ".join(SCHEMES)
+            )
+        ping(settings.broker_url)
+        yield settings.broker_url
+
+
+def connect(url: str) -> "redis.Redis":
+    """Return a client for a broker URL in Celery's spelling.
+
+    Raises:
+        SettingsError: the URL cannot be read.
+    """
+    try:
+        return redis.Redis.from_url(
+            url.replace("redis+socket://", "unix://", 1),
+            socket_timeout=CONNECT_SECONDS,
+            **({} if url.startswith("redis+socket") else {"socket_connect_timeout": CONNECT_SECONDS}),
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError as error:
+        raise SettingsError(f"FACESIEVE_BROKER_URL is {redact(url)!r}: {error}") from error
+
+
+def ping(url: str) -> None:
+    """Raise BrokerError unless the broker answers."""
+    with translated(url), connect(url) as client:
+        client.ping()
+
+
+@contextmanager
+def translated(url: str) -> Iterator[None]:
+    """Turn what redis-py and kombu raise within the block into BrokerError."""
+    try:
+        yield
+    except (redis.exceptions.RedisError, KombuError, OperationalError, OSError) as error:
+        reason = str(error).replace(url, redact(url)).splitlines()[0] if str(error) else type(error).__name__
+        raise BrokerError(f"broker {redact(url)} does not answer ({reason}): is Redis running there?") from error
+
+
+def make_app(url: str, settings: Settings, *, visibility_seconds: int = DEFAULT_VISIBILITY_SECONDS) -> Celery:
+    """Return a Celery app for the broker; nothing is connected yet.
+
+    Args:
+        url: of the broker.
+        settings: of this process.
+        visibility_seconds: after which an unacknowledged job goes to another worker. Only workers look at it.
+    """
+    app = Celery("facesieve", broker=url, set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],  # never pickle: whoever can write to Redis could run code on the workers
+        task_ignore_result=True,  # SQL is the result store
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,  # redelivered at once; saving is idempotent
+        worker_prefetch_multiplier=1,
+        worker_send_task_events=True,  # Flower
+        task_send_sent_event=True,
+        worker_cancel_long_running_tasks_on_connection_loss=False,  # finish and save: the redelivery finds it done
+        worker_proc_alive_timeout=600,  # a child loads TensorFlow and warms up; the default of 4 s kills it
+        worker_soft_shutdown_timeout=settings.drain_seconds,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={
+            "visibility_timeout": visibility_seconds,
+            "unacked_restore_throttle": 1,  # look every 10 s, not every 100 s
+            "socket_connect_timeout": CONNECT_SECONDS,
+            "socket_keepalive": True,
+            "health_check_interval": 30,
+        },
+    )
+    return app
+
+
+def send_job(app: Celery, job: Job) -> None:
+    """Put a job into the queue of its model.
+
+    Raises:
+        BrokerError: the broker did not take it.
+    """
+    label = f"job {job.id[:8]} scan {job.scan_id}: {len(job.images)} images"
+    with translated(app.conf.broker_url):
+        app.send_task(
+            TASK_NAME,
+            args=[job.to_payload()],
+            task_id=job.id,
+            queue=queue_name(job.model),
+            argsrepr=label,  # what Flower shows instead of a long list of URIs
+            kwargsrepr="",
+            retry=True,
+            retry_policy={"max_retries": 3, "interval_start": 0.2, "interval_step": 0.5},
+        )
+
+
+def queued_messages(client: "redis.Redis", model: str) -> int:
+    """Count the messages of a model that Redis holds, delivered but not acknowledged ones of all models included."""
+    waiting: Any = client.llen(queue_name(model))
+    unacked: Any = client.hlen(UNACKED_KEY)
+    return int(waiting) + int(unacked)

@@ -1,0 +1,88 @@
+"""What the four command lines share: global options, errors as one line, tables and plain text."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from core.errors import FacesieveError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from core.settings import Settings
+
+
+INTERRUPTED = 130
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+#: Given before the command; they win over the environment.
+_overrides: dict[str, Any] = {}
+
+
+def new_app(help_text: str) -> typer.Typer:
+    """Return a command line in the house style, with the options that all four have in common."""
+    app = typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_common_options)
+    return app
+
+
+def _common_options(
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the embedded broker, the database and the models.")
+    ] = None,
+    database: Annotated[str | None, typer.Option(help="sqlite:///FILE or postgresql+psycopg://...")] = None,
+    broker: Annotated[str | None, typer.Option(help="redis://..., rediss://... or 'embedded'.")] = None,
+) -> None:
+    _overrides.update(data_dir=data_dir, database_url=database, broker_url=broker)
+
+
+def run(app: typer.Typer) -> None:
+    """Run a command line; a mistake of the user is one line on stderr and the exit code of its kind."""
+    try:
+        app()
+    except FacesieveError as error:
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # `db list | head`
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def read_settings(**overrides: Any) -> "Settings":
+    """Read the settings: a command's own option wins over a common one, and that over the environment."""
+    from core.settings import load_settings
+
+    return load_settings(**{**_overrides, **overrides})
+
+
+def console() -> "Console":
+    """Return a console for standard output."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def printable(text: str) -> str:
+    """Return text that cannot move the cursor, change colours or break a line: control characters are escaped."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document on a line of its own."""
+    import json
+
+    print(json.dumps(value, default=str))

@@ -1,0 +1,25 @@
+"""The name of one image."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """One image that was listed, without its pixels.
+
+    Attributes:
+        uri: an absolute path, or a URI with a scheme. A path that is not valid UTF-8 is written as a
+            percent-encoded ``file://`` URI, so that every name survives JSON and SQL.
+        fingerprint: identity of the content: ``size-mtime`` (bytes, nanoseconds) of a file, the ETag of an object.
+        size_bytes: size when listed.
+    """
+
+    uri: str
+    fingerprint: str
+    size_bytes: int
+
+    @property
+    def id(self) -> bytes:
+        """16 bytes that stand for the URI in the database: the start of its SHA-256."""
+        return sha256(self.uri.encode()).digest()[:16]

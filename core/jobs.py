@@ -1,0 +1,94 @@
+"""The message: what travels from the producer to a worker. URIs, never pixels; JSON, never pickle."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+from core.errors import MalformedMessageError, MessageVersionError
+from core.images import ImageRef
+
+T = TypeVar("T")
+
+MESSAGE_VERSION = 1
+MAX_IMAGES = 10_000  # a larger job would not fit a visibility timeout on a slow CPU
+MAX_URI_LENGTH = 16_384  # PATH_MAX of 4,096 bytes, each of which percent-encoding may triple
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """N images to score in one go.
+
+    Attributes:
+        id: 32 hex digits; also the Celery task's id.
+        scan_id: the producer run that it belongs to.
+        model: name of the artifact that shall score it; also the queue's suffix.
+        images: at least one, at most ``MAX_IMAGES``.
+    """
+
+    id: str
+    scan_id: int
+    model: str
+    images: tuple[ImageRef, ...]
+
+    def to_payload(self) -> dict[str, Any]:
+        """Return the JSON object that travels."""
+        return {
+            "version": MESSAGE_VERSION,
+            "id": self.id,
+            "scan_id": self.scan_id,
+            "model": self.model,
+            "images": [[ref.uri, ref.fingerprint, ref.size_bytes] for ref in self.images],
+        }
+
+    @classmethod
+    def from_payload(cls, payload: object) -> "Job":
+        """Read what ``to_payload`` wrote.
+
+        Args:
+            payload: anything; it comes from the network.
+
+        Raises:
+            MessageVersionError: the message was written by another version of facesieve.
+            MalformedMessageError: it is not a job.
+        """
+        if not isinstance(payload, Mapping):
+            raise MalformedMessageError(f"message is {type(payload).__name__}, expected a JSON object")
+        version = payload.get("version")
+        if version != MESSAGE_VERSION:
+            raise MessageVersionError(
+                f"message has version {version!r:.40}, this worker reads version {MESSAGE_VERSION}: "
+                "run the same facesieve release on producers and workers"
+            )
+        try:
+            return cls(
+                id=UUID(hex=payload["id"]).hex,
+                scan_id=_checked(payload["scan_id"], int),
+                model=_checked(payload["model"], str),
+                images=_read_images(payload["images"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise MalformedMessageError(f"message is not a job: {type(error).__name__}: {error!s:.200}") from error
+
+
+def _read_images(rows: object) -> tuple[ImageRef, ...]:
+    if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_IMAGES:
+        raise ValueError(f"images must be a list of 1 to {MAX_IMAGES}")
+    return tuple(_read_image(*row) for row in rows)
+
+
+def _read_image(uri: object, fingerprint: object, size_bytes: object) -> ImageRef:
+    uri = _checked(uri, str)
+    if not 1 <= len(uri) <= MAX_URI_LENGTH or "\0" in uri:
+        raise ValueError(f"image URI {uri!r:.80} is empty, too long or holds a NUL")
+    uri.encode()  # lone surrogates raise UnicodeEncodeError, a ValueError
+    fingerprint = _checked(fingerprint, str)
+    fingerprint.encode()
+    return ImageRef(uri, fingerprint, _checked(size_bytes, int))
+
+
+def _checked(value: object, kind: type[T]) -> T:
+    # bool is an int to isinstance, but never a valid number here.
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{value!r:.80} is not {kind.__name__}")
+    return value

@@ -1,0 +1,107 @@
+"""The manifest of an artifact: what producers, workers and the database must agree on about a model.
+
+An artifact is a folder that holds ``manifest.json`` and the weights that it names. Its identity is what decides a
+score, the weights and the preprocessing; thresholds and names may change without making another model of it.
+"""
+
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from core.errors import ModelBrokenError, ModelNotFoundError
+from core.settings import Settings
+
+MANIFEST_NAME = "manifest.json"
+#: Models that come with facesieve.
+SHIPPED = Path(__file__).parent.parent / "model" / "artifacts"
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+
+
+class Manifest(BaseModel):
+    """The content of ``manifest.json``.
+
+    Attributes are documented beside their definitions.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    schema_version: Literal[1] = 1
+    #: Also the suffix of the queue that its jobs wait in.
+    name: str = Field(pattern=NAME_PATTERN)
+    #: What ``file`` is: a Keras 3 ``.keras`` file, or a TensorFlow SavedModel folder.
+    format: Literal["keras", "saved_model"]
+    #: The weights, relative to the manifest.
+    file: Literal["model.keras", "saved_model"]
+    #: Of the file; of a folder, of its sorted relative names and contents.
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    #: ``card-resnet``, or ``imported`` if it is something else with the same input and output.
+    architecture: str
+    #: Number of weights, trainable or not.
+    parameters: int = Field(ge=0)
+    #: How bytes become the network's input, see ``model/preprocess.py``.
+    preprocess: Literal["card", "rgb-area"]
+    #: False: random weights; its scores mean nothing and are labelled so.
+    trained: bool
+    #: ``p_real`` above this is labelled real.
+    real_above: float = Field(default=0.5, ge=0, le=1)
+    #: ``p_real`` at or below this is labelled generated; what lies between is unsure.
+    generated_below: float = Field(default=0.5, ge=0, le=1)
+    #: Where it came from, for people.
+    source: str
+    created_at: datetime
+    keras_version: str
+
+    @model_validator(mode="after")
+    def _thresholds_are_ordered(self) -> "Manifest":
+        if self.generated_below > self.real_above:
+            raise ValueError(f"generated_below {self.generated_below} is above real_above {self.real_above}")
+        return self
+
+    @property
+    def id(self) -> str:
+        """32 hex digits that stand for whatever decides a score."""
+        return sha256(f"{self.sha256} {self.preprocess}".encode()).hexdigest()[:32]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of the artifact in a folder.
+
+    Raises:
+        ModelNotFoundError: there is none.
+        ModelBrokenError: it is not one.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ModelNotFoundError(f"{folder} holds no {MANIFEST_NAME}: make an artifact with `model import`") from error
+    except OSError as error:
+        raise ModelBrokenError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ModelBrokenError(f"{path} is not a manifest: {where or 'content'}: {first['msg']}") from error
+
+
+def find_artifact(name_or_path: str, settings: Settings) -> Path:
+    """Return the folder of an artifact.
+
+    Args:
+        name_or_path: a path if it holds a slash; else a name, looked for among the imported, then the shipped ones.
+        settings: tells where the imported ones are.
+
+    Raises:
+        ModelNotFoundError: there is no such artifact.
+    """
+    if "/" in name_or_path:
+        candidates = [Path(name_or_path).expanduser().absolute()]
+    else:
+        candidates = [settings.models_dir / name_or_path, SHIPPED / name_or_path]
+    for folder in candidates:
+        if (folder / MANIFEST_NAME).is_file():
+            return folder
+    hint = "make it with `model init`" if name_or_path == "untrained" else "see `model list`"
+    raise ModelNotFoundError(f"model {name_or_path} not found in {', '.join(map(str, candidates))}: {hint}")

@@ -1,0 +1,129 @@
+"""All settings, in one frozen object. Each is a field here, ``FACESIEVE_<NAME>`` in the environment, no other place."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from platformdirs import user_data_path
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from core.errors import SettingsError
+
+PREFIX = "FACESIEVE_"
+EMBEDDED = "embedded"
+
+
+class Settings(BaseSettings):
+    """What every process of one installation agrees on.
+
+    Attributes are documented beside their defaults. URLs may hold passwords and are left out of ``repr``.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", protected_namespaces=())
+
+    #: Where the embedded broker, the SQLite database and imported models live.
+    data_dir: Path = Field(default_factory=lambda: user_data_path("facesieve"))
+    #: ``redis://``, ``rediss://`` or ``redis+socket://``; ``embedded`` starts a Valkey in the data directory.
+    broker_url: str = Field(default=EMBEDDED, repr=False)
+    #: ``sqlite:///FILE`` or ``postgresql+psycopg://...``; empty means SQLite in the data directory.
+    database_url: str = Field(default="", repr=False)
+    #: Name of an artifact, or path of its folder.
+    model: str = "untrained"
+    #: Folders that workers may read; separated by ``:`` in the environment.
+    roots: Annotated[tuple[Path, ...], NoDecode] = (Path("/"),)
+    #: Images in a message. 256 take one to twenty seconds: long against a commit, short against a redelivery.
+    job_size: int = Field(default=256, ge=1, le=10_000)
+    #: Images in a forward pass.
+    batch_size: int = Field(default=32, ge=1, le=4096)
+    #: The producer waits while Redis holds this many images.
+    max_queued_images: int = Field(default=100_000, ge=1)
+    #: Larger images are refused from their header, before they are decoded.
+    max_pixels: int = Field(default=100_000_000, ge=1)
+    #: Larger files are refused before they are read.
+    max_bytes: int = Field(default=256 * 2**20, ge=1)
+    #: Threads that decode in one worker process; 0 means one for each core it may use.
+    decode_threads: int = Field(default=0, ge=0)
+    #: A job whose worker was lost this often is given up and named failed.
+    max_losses: int = Field(default=5, ge=1)
+    #: Seconds after which an unacknowledged job goes to another worker; 0 means from the measured job time.
+    visibility_timeout: int = Field(default=0, ge=0)
+    #: Seconds that a stopping worker gives its running job before it hands it back.
+    drain_seconds: float = Field(default=8.0, ge=0)
+    #: Seconds that a worker keeps trying to reach a database that went away, before it hands the job back.
+    retry_seconds: float = Field(default=60.0, ge=0)
+
+    @field_validator("roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: Any) -> Any:
+        return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
+
+    @field_validator("roots", mode="after")
+    @classmethod
+    def _resolve_roots(cls, roots: tuple[Path, ...]) -> tuple[Path, ...]:
+        if not roots:
+            raise ValueError("name at least one folder")
+        return tuple(root.expanduser().resolve() for root in roots)
+
+    @field_validator("data_dir", mode="after")
+    @classmethod
+    def _resolve_data_dir(cls, path: Path) -> Path:
+        return path.expanduser().absolute()
+
+    @property
+    def is_broker_embedded(self) -> bool:
+        """Whether facesieve itself runs the broker."""
+        return self.broker_url == EMBEDDED
+
+    @property
+    def sql_url(self) -> str:
+        """The database URL that is in force."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'facesieve.db'}"
+
+    @property
+    def models_dir(self) -> Path:
+        """Where ``model init`` and ``model import`` put artifacts."""
+        return self.data_dir / "models"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment; an override that is not None wins over it.
+
+    Raises:
+        SettingsError: a variable is unknown or its value is wrong.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+    if unknown:
+        raise SettingsError(f"unknown setting {unknown[0]}: the known ones are {', '.join(sorted(known))}")
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = PREFIX + str(first["loc"][0]).upper() if first["loc"] else "settings"
+        raise SettingsError(f"{name} is {first['input']!r:.80}: {first['msg']}") from error
+
+
+def make_data_dir(settings: Settings) -> Path:
+    """Create the data directory, readable by its owner alone.
+
+    Raises:
+        SettingsError: it cannot be created or written.
+    """
+    path = settings.data_dir
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = path / f".write-test-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise SettingsError(
+            f"data directory {path} is not writable ({error.strerror}): set {PREFIX}DATA_DIR to a folder that is"
+        ) from error
+    return path
+
+
+def redact(url: str) -> str:
+    """Return the URL with its password replaced by ``***``, fit for a message or a log."""
+    return re.sub(r"(://[^:/?#]*:).*(@)", r"\1***\2", url)

@@ -1,0 +1,41 @@
+"""What the worker knows of one image once it is done with it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from core.images import ImageRef
+
+
+class Status(StrEnum):
+    """What became of one image. Everything but ``OK`` is a named failure."""
+
+    OK = "ok"  # scored
+    UNREADABLE = "unreadable"  # known format, broken content, or no permission to read
+    TRUNCATED = "truncated"  # the file ends before the image does
+    TOO_LARGE = "too_large"  # more bytes or pixels than the settings allow
+    NOT_FOUND = "not_found"  # listed, but gone when the worker came
+    UNSUPPORTED = "unsupported"  # not an image, or of a format that cannot be decoded
+    CRASHED = "crashed"  # decoding it killed the worker process, twice
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of one image.
+
+    Attributes:
+        ref: which image.
+        status: what became of it.
+        p_real: probability in [0, 1] that the photo is of a real face (the sigmoid's output); None unless OK.
+        reason: one line that explains a failure; empty if OK.
+        digest: first 16 bytes of the SHA-256 of the bytes that were scored; None if they could not be read.
+        width: pixels, before any resizing; None if not known.
+        height: pixels, before any resizing; None if not known.
+    """
+
+    ref: ImageRef
+    status: Status
+    p_real: float | None = None
+    reason: str = ""
+    digest: bytes | None = None
+    width: int | None = None
+    height: int | None = None

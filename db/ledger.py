@@ -1,0 +1,237 @@
+"""The ledger: where every listed image of a scan is. Progress, verification and retries are all read from here."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import reduce
+from operator import add
+
+from sqlalchemy import Connection, Engine, Row, func, select
+
+from core.errors import UsageError
+from core.jobs import Job
+from core.verdicts import Status
+from db import schema
+from db.engine import translated
+from db.store import unpack
+
+FAILURES = tuple(status for status in Status if status is not Status.OK)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The books of one scan, in images.
+
+    ``listed = skipped + ok + failed + queued + running + undelivered + cancelled`` always holds.
+
+    Attributes:
+        scan_id: which scan.
+        scan_status: listing, listed, interrupted or cancelled.
+        model: name of the artifact that was asked for.
+        listed: images found.
+        skipped: of these, not sent: a verdict was there already, or listed twice.
+        ignored: files passed over because of their names; not in ``listed``.
+        ok: scored.
+        failed: images that could not be scored, by status.
+        queued: waiting in Redis.
+        running: in a job that a worker has begun.
+        undelivered: in jobs that failed as a whole; ``producer retry`` sends them again.
+        cancelled: in jobs that were cancelled.
+        errors: of failed jobs, with how many jobs each.
+        seconds: from the first job's start to the last one's end, or until now; 0 if none has started.
+        started_at: of the scan.
+    """
+
+    scan_id: int
+    scan_status: str
+    model: str
+    listed: int
+    skipped: int
+    ignored: int
+    ok: int
+    failed: dict[str, int]
+    queued: int
+    running: int
+    undelivered: int
+    cancelled: int
+    seconds: float
+    started_at: datetime
+    errors: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def scored(self) -> int:
+        """Images with a verdict of this scan, failures included."""
+        return self.ok + sum(self.failed.values())
+
+    @property
+    def pending(self) -> int:
+        """Images that a worker has yet to finish."""
+        return self.queued + self.running
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing more will happen by itself."""
+        return self.scan_status != "listing" and not self.pending
+
+    @property
+    def imbalance(self) -> int:
+        """Listed images that the books cannot account for; 0 if all is well."""
+        return self.listed - self.skipped - self.scored - self.pending - self.undelivered - self.cancelled
+
+
+def latest_scan(engine: Engine) -> int:
+    """Return the number of the newest scan.
+
+    Raises:
+        UsageError: there is none.
+    """
+    with translated(engine), reading(engine) as connection:
+        found = connection.execute(select(func.max(schema.scan.c.id))).scalar()
+    if found is None:
+        raise UsageError("there is no scan yet: begin one with `producer enqueue` or `producer run`")
+    return int(found)
+
+
+def read_ledger(engine: Engine, scan_id: int) -> Ledger:
+    """Add up the books of a scan, from one consistent view of the database.
+
+    Raises:
+        UsageError: there is no such scan.
+    """
+    job = schema.job
+    counts = [func.coalesce(func.sum(job.c[f"n_{status}"]), 0).label(f"n_{status}") for status in Status]
+    by_status = (
+        select(job.c.status, func.sum(job.c.images).label("images"), *counts)
+        .where(job.c.scan_id == scan_id)
+        .group_by(job.c.status)
+    )
+    times = select(func.min(job.c.started_at), func.max(job.c.finished_at), func.max(job.c.started_at)).where(
+        job.c.scan_id == scan_id
+    )
+    errors = (
+        select(job.c.error, func.count())
+        .where(job.c.scan_id == scan_id, job.c.status == "failed")
+        .group_by(job.c.error)
+    )
+    with translated(engine), reading(engine) as connection:
+        scan = _scan_row(connection, scan_id)
+        rows = {row.status: row for row in connection.execute(by_status)}
+        started, finished, last_started = connection.execute(times).one()
+        reasons = {row.error: row[1] for row in connection.execute(errors)}
+    end = max(filter(None, (finished, last_started)), default=None)
+    images = {status: int(row.images) for status, row in rows.items()}
+    done = rows.get("done")
+    return Ledger(
+        scan_id=scan_id,
+        scan_status=scan.status,
+        model=scan.model_name,
+        listed=scan.listed,
+        skipped=scan.skipped,
+        ignored=scan.ignored,
+        ok=int(done.n_ok) if done else 0,
+        failed={str(s): n for s in FAILURES if done and (n := int(getattr(done, f"n_{s}")))},
+        queued=images.get("queued", 0),
+        running=images.get("running", 0),
+        undelivered=images.get("failed", 0),
+        cancelled=images.get("cancelled", 0),
+        seconds=(end - started).total_seconds() if started and end else 0.0,
+        started_at=scan.started_at,
+        errors=reasons,
+    )
+
+
+def verify_scan(engine: Engine, scan_id: int) -> list[str]:
+    """Check the books of a scan against the verdicts themselves.
+
+    Returns:
+        One line for each thing that is wrong; empty if every listed image is accounted for.
+
+    Raises:
+        UsageError: there is no such scan.
+    """
+    ledger = read_ledger(engine, scan_id)
+    problems = []
+    if ledger.imbalance:
+        problems.append(f"{ledger.imbalance} of {ledger.listed} listed images are in no job")
+    job = schema.job
+    counted = reduce(add, (job.c[f"n_{status}"] for status in Status))
+    with translated(engine), reading(engine) as connection:
+        done = select(job.c.id, job.c.payload, job.c.images, job.c.model_id, counted.label("counted")).where(
+            job.c.scan_id == scan_id, job.c.status == "done"
+        )
+        for row in connection.execution_options(yield_per=100).execute(done):
+            sent = unpack(row.payload)
+            if row.counted != row.images or row.images != len(sent.images):
+                problems.append(f"job {row.id}: {len(sent.images)} images sent, {row.counted} counted as done")
+            missing = _without_verdict(connection, sent, row.model_id)
+            if missing:
+                problems.append(f"job {row.id}: {missing} of {row.images} images have no verdict")
+    return problems
+
+
+def stuck_jobs(engine: Engine, scan_id: int, held: Collection[str]) -> list[str]:
+    """Return the jobs of a scan that will not finish by themselves.
+
+    Args:
+        engine: of the database.
+        scan_id: which scan.
+        held: the jobs whose messages Redis holds; any other one that is not over is lost.
+
+    Raises:
+        UsageError: there is no such scan.
+    """
+    job = schema.job
+    with translated(engine), reading(engine) as connection:
+        _scan_row(connection, scan_id)
+        rows = connection.execute(
+            select(job.c.id, job.c.status).where(
+                job.c.scan_id == scan_id, job.c.status.in_(("queued", "running", "failed"))
+            )
+        )
+        return [row.id for row in rows if row.status == "failed" or row.id not in held]
+
+
+def longest_job_seconds(engine: Engine, model_name: str) -> float | None:
+    """Return the longest run among the latest 1,000 jobs of a model; None if none was ever done."""
+    job, model = schema.job, schema.model
+    latest = (
+        select(job.c.total_seconds)
+        .join(model, model.c.id == job.c.model_id)
+        .where(model.c.name == model_name, job.c.status == "done")
+        .order_by(job.c.finished_at.desc())
+        .limit(1000)
+        .subquery()
+    )
+    with translated(engine), reading(engine) as connection:
+        return connection.execute(select(func.max(latest.c.total_seconds))).scalar()
+
+
+def reading(engine: Engine) -> Connection:
+    """Return a connection that only reads: on SQLite it takes no write lock, and sees one state throughout."""
+    if engine.dialect.name == "sqlite":
+        return engine.connect().execution_options(sqlite_begin="DEFERRED")
+    return engine.connect().execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+def _scan_row(connection: Connection, scan_id: int) -> Row[tuple[object, ...]]:
+    row = connection.execute(select(schema.scan).where(schema.scan.c.id == scan_id)).one_or_none()
+    if row is None:
+        raise UsageError(f"there is no scan {scan_id}: see `producer status`")
+    return row
+
+
+def _without_verdict(connection: Connection, job: Job, model_id: str) -> int:
+    verdict = schema.verdict
+    ids = {ref.id for ref in job.images}
+    found = sum(
+        connection.execute(
+            select(func.count()).where(verdict.c.model_id == model_id, verdict.c.image_id.in_(some))
+        ).scalar_one()
+        for some in chunks(list(ids), 500)
+    )
+    return len(ids) - int(found)
+
+
+def chunks(items: list[bytes], size: int) -> Iterator[list[bytes]]:
+    """Cut a list into pieces: databases bound the number of values in one statement."""
+    return (items[start : start + size] for start in range(0, len(items), size))

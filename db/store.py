@@ -1,0 +1,299 @@
+"""Every write to the database. Each public function is one transaction: it happens as a whole or not at all."""
+
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from core.errors import MessageError
+from core.jobs import Job
+from core.manifest import Manifest
+from core.verdicts import Outcome, Status
+from db import schema
+from db.engine import translated
+
+#: A job in one of these states is over: a message about it has nothing left to do.
+OVER = ("done", "failed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What the ledger knows of a job when a worker begins it.
+
+    Attributes:
+        is_over: nothing to do: it was done, failed for good or cancelled meanwhile.
+        losses: how often a worker died in it before.
+        suspect: position of the image that was being decoded at the last death; None if not known.
+        crashed: positions that killed a worker twice.
+    """
+
+    is_over: bool
+    losses: int = 0
+    suspect: int | None = None
+    crashed: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """How a worker ran a job: by what, how long.
+
+    Attributes:
+        worker: Celery node name.
+        model_id: of the model that scored it.
+        engine: what ran the network.
+        precision: of its arithmetic.
+        decode_seconds: fetching and decoding, summed over threads.
+        predict_seconds: forward passes.
+        total_seconds: from the start to just before saving.
+    """
+
+    worker: str
+    model_id: str
+    engine: str
+    precision: str
+    decode_seconds: float
+    predict_seconds: float
+    total_seconds: float
+
+
+class Store:
+    """Writes to one database; safe to share between threads, not between processes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+
+    # --- the producer's side -------------------------------------------------------------------------------------
+
+    def start_scan(self, sources: Sequence[str], model_name: str, model_id: str | None) -> int:
+        """Open a scan and return its number."""
+        values = {
+            "sources": json.dumps(list(sources)),
+            "model_name": model_name,
+            "model_id": model_id,
+            "status": "listing",
+            "listed": 0,
+            "skipped": 0,
+            "ignored": 0,
+            "started_at": _now(),
+        }
+        with translated(self._engine), self._engine.begin() as connection:
+            return int(connection.execute(insert(schema.scan).values(values).returning(schema.scan.c.id)).scalar_one())
+
+    def record_listing(self, scan_id: int, job: Job | None, *, skipped: int) -> bool:
+        """Book what was listed: the images of a job, which is then queued, and the skipped ones.
+
+        Returns:
+            False if the scan was cancelled meanwhile; then nothing is booked and nothing must be sent.
+        """
+        scan = schema.scan
+        images = len(job.images) if job else 0
+        book = (
+            update(scan)
+            .where(scan.c.id == scan_id, scan.c.status == "listing")
+            .values(listed=scan.c.listed + images + skipped, skipped=scan.c.skipped + skipped)
+        )
+        with translated(self._engine), self._engine.begin() as connection:
+            if connection.execute(book).rowcount == 0:
+                return False
+            if job:
+                connection.execute(
+                    insert(schema.job).values(
+                        id=job.id,
+                        scan_id=scan_id,
+                        status="queued",
+                        images=images,
+                        payload=zlib.compress(json.dumps(job.to_payload()).encode()),
+                        queued_at=_now(),
+                    )
+                )
+            return True
+
+    def finish_scan(self, scan_id: int, status: str, *, ignored: int) -> None:
+        """Close the listing as ``listed`` or ``interrupted``; a cancelled scan stays cancelled."""
+        scan = schema.scan
+        with translated(self._engine), self._engine.begin() as connection:
+            connection.execute(
+                update(scan)
+                .where(scan.c.id == scan_id, scan.c.status == "listing")
+                .values(status=status, ignored=ignored, finished_at=_now())
+            )
+
+    def cancel_scan(self, scan_id: int) -> int:
+        """Cancel the jobs of a scan that no worker has begun, and its listing. Returns how many jobs."""
+        job, scan = schema.job, schema.scan
+        with translated(self._engine), self._engine.begin() as connection:
+            connection.execute(update(scan).where(scan.c.id == scan_id).values(status="cancelled", finished_at=_now()))
+            return connection.execute(
+                update(job)
+                .where(job.c.scan_id == scan_id, job.c.status.in_(("queued", "failed")))
+                .values(status="cancelled", finished_at=_now())
+            ).rowcount
+
+    def requeue(self, job_ids: Sequence[str]) -> list[Job]:
+        """Make failed or lost jobs wait again, with a clean record, and return them to be sent."""
+        job = schema.job
+        jobs = []
+        with translated(self._engine), self._engine.begin() as connection:
+            for job_id in job_ids:
+                done = connection.execute(
+                    update(job)
+                    .where(job.c.id == job_id, job.c.status.in_(("queued", "running", "failed")))
+                    .values(status="queued", error=None, losses=0, suspect=None, suspicions=0, queued_at=_now())
+                    .returning(job.c.payload)
+                ).scalar_one_or_none()
+                if done is not None:
+                    jobs.append(unpack(done))
+        return jobs
+
+    # --- the worker's side ---------------------------------------------------------------------------------------
+
+    def register_model(self, manifest: Manifest) -> None:
+        """Enter a model. One that is known keeps its thresholds: they may have been changed since."""
+        values = manifest.model_dump(
+            include={"name", "sha256", "architecture", "preprocess", "trained", "real_above", "generated_below"}
+        )
+        row = self._insert(schema.model).values(id=manifest.id, registered_at=_now(), **values)
+        row = row.on_conflict_do_update(index_elements=["id"], set_={"name": manifest.name, "registered_at": _now()})
+        with translated(self._engine), self._engine.begin() as connection:
+            connection.execute(row)
+
+    def begin_job(self, job_id: str, worker: str) -> Delivery:
+        """Book that a worker begins a job.
+
+        A job that is found running has lost its worker: nobody else leaves it so.
+
+        Raises:
+            MessageError: the ledger knows no such job.
+        """
+        job = schema.job
+        with translated(self._engine), self._engine.begin() as connection:
+            row = connection.execute(select(job).where(job.c.id == job_id).with_for_update()).one_or_none()
+            if row is None:
+                raise MessageError(f"job {job_id} is not in the ledger")
+            if row.status in OVER:
+                return Delivery(is_over=True)
+            is_lost = row.status == "running"
+            losses, suspect = row.losses + is_lost, row.suspect
+            suspicions = row.suspicions + (is_lost and suspect is not None)
+            crashed = set(json.loads(row.crashed or "[]"))
+            if suspicions >= 2:  # killed twice: guilty. The count starts anew, as the job has got on.
+                crashed.add(suspect)
+                losses, suspect, suspicions = 1, None, 0
+            connection.execute(
+                update(job)
+                .where(job.c.id == job_id)
+                .values(
+                    status="running",
+                    deliveries=row.deliveries + 1,
+                    losses=losses,
+                    suspect=suspect,
+                    suspicions=suspicions,
+                    crashed=json.dumps(sorted(crashed)) if crashed else None,
+                    worker=worker,
+                    started_at=_now(),
+                )
+            )
+            return Delivery(False, losses, suspect, frozenset(crashed))
+
+    def suspect_image(self, job_id: str, position: int) -> None:
+        """Book which image is decoded next, so that its job's next delivery knows what killed the worker."""
+        job = schema.job
+        with translated(self._engine), self._engine.begin() as connection:
+            connection.execute(
+                update(job)
+                .where(job.c.id == job_id, func.coalesce(job.c.suspect, -1) != position)
+                .values(suspect=position, suspicions=0)
+            )
+
+    def clear_suspect(self, job_id: str) -> None:
+        """Book that no image is being decoded any more."""
+        job = schema.job
+        with translated(self._engine), self._engine.begin() as connection:
+            connection.execute(update(job).where(job.c.id == job_id).values(suspect=None, suspicions=0))
+
+    def save_job(self, job: Job, outcomes: Sequence[Outcome], report: RunReport) -> None:
+        """Write all verdicts of a job and mark it done, in one transaction. Saving it again changes nothing.
+
+        Raises:
+            ValueError: the outcomes are not one for each image of the job.
+        """
+        if [outcome.ref for outcome in outcomes] != list(job.images):
+            raise ValueError(f"job {job.id} has {len(job.images)} images, got {len(outcomes)} outcomes")
+        now = _now()
+        # Rows in the order of their keys, so that two jobs with an image in common cannot wait for each other; one row
+        # for an image that stands twice in a job.
+        by_id = {outcome.ref.id: outcome for outcome in outcomes}
+        rows = [(image_id, by_id[image_id]) for image_id in sorted(by_id)]
+        images = [_image_row(image_id, outcome) for image_id, outcome in rows]
+        verdicts = [_verdict_row(image_id, outcome, job, report.model_id, now) for image_id, outcome in rows]
+        counts = {f"n_{status}": sum(outcome.status is status for outcome in outcomes) for status in Status}
+        done = {"status": "done", "finished_at": now, "error": None, "suspect": None, "suspicions": 0}
+        with translated(self._engine), self._engine.begin() as connection:
+            self._upsert(connection, schema.image, images, keep=("width", "height"))
+            self._upsert(connection, schema.verdict, verdicts)
+            connection.execute(
+                update(schema.job).where(schema.job.c.id == job.id).values(**done, **counts, **asdict(report))
+            )
+
+    def fail_job(self, job_id: str, error: str) -> None:
+        """Mark a job failed for a reason that is not one image's; ``producer retry`` sends it again."""
+        job = schema.job
+        with translated(self._engine), self._engine.begin() as connection:
+            connection.execute(
+                update(job)
+                .where(job.c.id == job_id, job.c.status.not_in(OVER))
+                .values(status="failed", error=error, finished_at=_now())
+            )
+
+    def _upsert(
+        self, connection: Connection, table: Table, rows: list[dict[str, Any]], keep: Sequence[str] = ()
+    ) -> None:
+        """Insert rows, or overwrite those with the same key; columns in ``keep`` are not overwritten by null."""
+        statement = self._insert(table)
+        keys = [column.name for column in table.primary_key]
+        values = {
+            name: func.coalesce(statement.excluded[name], table.c[name]) if name in keep else statement.excluded[name]
+            for name in rows[0]
+            if name not in keys
+        }
+        connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=values), rows)
+
+
+def unpack(payload: bytes) -> Job:
+    """Return the job whose message is kept in the ledger."""
+    return Job.from_payload(json.loads(zlib.decompress(payload)))
+
+
+def _image_row(image_id: bytes, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "id": image_id,
+        "uri": outcome.ref.uri,
+        "size_bytes": outcome.ref.size_bytes,
+        "width": outcome.width,
+        "height": outcome.height,
+    }
+
+
+def _verdict_row(image_id: bytes, outcome: Outcome, job: Job, model_id: str, now: datetime) -> dict[str, Any]:
+    return {
+        "image_id": image_id,
+        "model_id": model_id,
+        "status": str(outcome.status),
+        "p_real": outcome.p_real,
+        "reason": outcome.reason,
+        "fingerprint": outcome.ref.fingerprint,
+        "digest": outcome.digest,
+        "scan_id": job.scan_id,
+        "job_id": job.id,
+        "scored_at": now,
+    }
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,83 @@
+"""Recognise image files by their bytes, and tell a file that was cut off from one that is damaged.
+
+Only files recognised here are decoded. Every one of these formats states its size in a header that can be read
+without decoding, so the limit on pixels holds for all of them.
+"""
+
+import re
+from collections.abc import Callable
+
+#: Longest part of a file that a signature looks at.
+_HEAD = 32
+_SIGNATURES = {
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "WebP": rb"RIFF....WEBP",
+    "GIF": rb"GIF8[79]a",
+    "BMP": rb"BM.{12}[\x28\x34\x38\x6c\x7c]\0\0\0",
+    "TIFF": rb"II\*\0|MM\0\*",
+    "AVIF": rb"....ftyp(?:....){0,5}avi[fs]",
+    "JPEG2000": rb"\0\0\0\x0cjP  \r\n\x87\n",
+    "PNM": rb"P[56]\s",
+}
+_SIGNATURE = re.compile(b"|".join(b"(?P<%s>%s)" % (name.encode(), rule) for name, rule in _SIGNATURES.items()), re.S)
+KNOWN = ", ".join(_SIGNATURES)
+
+
+def recognise(data: bytes) -> str | None:
+    """Return the name of a file's format, or None if it is not one that can be decoded.
+
+    Args:
+        data: the whole file, or at least its first 32 bytes.
+    """
+    match = _SIGNATURE.match(data[:_HEAD])
+    return match.lastgroup if match else None
+
+
+def ends_early(kind: str, data: bytes, pixels: int) -> bool:
+    """Tell whether a file that could not be decoded lacks its end.
+
+    What a TIFF lacks behind its directory is not noticed; most have the directory last.
+
+    Args:
+        kind: as returned by ``recognise``.
+        data: the whole file.
+        pixels: width times height as its header states them; 0 if they could not be read.
+    """
+    return _END_RULES[kind](data, pixels)
+
+
+def _jpeg_ends_early(data: bytes) -> bool:
+    """Look for the end marker after the start of the scan: a thumbnail before it has an end marker of its own."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        if data[position + 1] == 0xDA:
+            return data.find(b"\xff\xd9", position) < 0
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return position + 4 > len(data)
+
+
+def _boxes_end_early(data: bytes) -> bool:
+    """Add up the boxes, length and name each, that AVIF and JPEG 2000 files consist of."""
+    position = 0
+    while position + 8 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        if length == 0:  # the last box, as long as there are bytes; JPEG 2000 closes it with a marker
+            return not data.endswith(b"\xff\xd9")
+        if length == 1:
+            length = int.from_bytes(data[position + 8 : position + 16], "big")
+        position += max(length, 8)
+    return position != len(data)
+
+
+_END_RULES: dict[str, Callable[[bytes, int], bool]] = {
+    "JPEG": lambda data, _: _jpeg_ends_early(data),
+    "PNG": lambda data, _: not 0 <= data.rfind(b"IEND") <= len(data) - 8,  # the name, then 4 bytes of checksum
+    "WebP": lambda data, _: int.from_bytes(data[4:8], "little") + 8 > len(data),
+    "GIF": lambda data, _: not data.endswith(b"\0;"),  # the end of the last block, then the trailer
+    "BMP": lambda data, _: int.from_bytes(data[2:6], "little") > len(data),
+    "TIFF": lambda data, _: int.from_bytes(data[4:8], "little" if data[:1] == b"I" else "big") + 2 > len(data),
+    "AVIF": lambda data, _: _boxes_end_early(data),
+    "JPEG2000": lambda data, _: _boxes_end_early(data),
+    "PNM": lambda data, pixels: (3 if data[1:2] == b"6" else 1) * pixels > len(data),
+}

@@ -1,0 +1,119 @@
+"""From the bytes of an image to the input of the network: the one place where that is defined.
+
+Two ways, named by an artifact's manifest:
+
+``card``      BGR, bilinear: what the published model's own snippet serves, bit for bit.
+``rgb-area``  RGB; area interpolation when both sides shrink, so that no pixel is skipped, else bilinear.
+
+Both apply the EXIF orientation, drop alpha, convert grey, 16-bit and CMYK images, and take the first frame of an
+animation.
+"""
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import cv2
+import imagesize
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import ImageError
+from core.verdicts import Status
+from model.formats import KNOWN, ends_early, recognise
+
+#: Width and height of the network's input, in pixels.
+SIDE = 224
+#: A pixel divided by this is in [0, 1].
+WHITE = 255.0
+_FLAGS = {"card": cv2.IMREAD_COLOR_BGR, "rgb-area": cv2.IMREAD_COLOR_RGB}
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One image, ready for the network.
+
+    Attributes:
+        pixels: uint8 of shape (224, 224, 3), channels in the order of the preset.
+        width: of the image as it is shown, before resizing, in pixels.
+        height: likewise.
+    """
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+
+
+def configure_cv2() -> None:
+    """Make cv2 fit for a process that decodes in threads of its own; call it once, before the first ``decode``.
+
+    It gets one thread for each call, or its pool would multiply with ours, and does not log about bad images, which
+    get a verdict instead. (libpng still writes its own line about a damaged file to stderr.)
+    """
+    cv2.setNumThreads(1)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def decode(data: bytes, preset: str, *, max_pixels: int) -> Decoded:
+    """Decode and resize one image.
+
+    Args:
+        data: the whole file.
+        preset: ``card`` or ``rgb-area``.
+        max_pixels: images of more pixels than this are refused from their header, before memory is taken for them.
+
+    Raises:
+        ImageError: the file is empty, cut off, damaged, too large or not an image.
+    """
+    if not data:
+        raise ImageError(Status.TRUNCATED, "the file is empty")
+    kind = recognise(data)
+    if kind is None:
+        raise ImageError(Status.UNSUPPORTED, f"not an image of a known format ({KNOWN})")
+    pixels = _stated_pixels(data)
+    _check_pixels(pixels, max_pixels)
+    # A header without a size is not decoded: nothing would bound the memory that it asks for.
+    image = _decode(data, _FLAGS[preset]) if pixels else None
+    if image is None:
+        if ends_early(kind, data, pixels):
+            raise ImageError(Status.TRUNCATED, f"the {kind} file ends before the image does")
+        raise ImageError(Status.UNREADABLE, f"the {kind} file is damaged")
+    height, width = image.shape[:2]
+    _check_pixels(width * height, max_pixels)  # a file can hold an image larger than its header says
+    return Decoded(_resize(image, preset), width, height)
+
+
+def scale(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return pixels in [0, 1], the network's input.
+
+    The engines do this inside the network, where a byte a pixel has to travel and not four. Dividing in float32 gives
+    the same bits as the card's division in float64 and cast, for all 256 values.
+
+    Args:
+        batch: uint8 of any shape.
+    """
+    return batch.astype(np.float32) / np.float32(WHITE)
+
+
+def _stated_pixels(data: bytes) -> int:
+    width, height = imagesize.get(BytesIO(data))
+    return int(width * height) if width > 0 and height > 0 else 0
+
+
+def _check_pixels(pixels: int, max_pixels: int) -> None:
+    if pixels > max_pixels:
+        raise ImageError(Status.TOO_LARGE, f"{pixels} pixels, the limit is {max_pixels}")
+
+
+def _decode(data: bytes, flags: int) -> NDArray[Any] | None:
+    try:
+        # OPENCV_IO_MAX_IMAGE_PIXELS cannot lower cv2's own limit of 2^30 pixels here: it is read when cv2 is loaded.
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
+
+
+def _resize(image: NDArray[Any], preset: str) -> NDArray[np.uint8]:
+    shrinks = min(image.shape[:2]) >= SIDE
+    method = cv2.INTER_AREA if preset == "rgb-area" and shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, (SIDE, SIDE), interpolation=method).astype(np.uint8, copy=False)
