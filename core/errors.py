@@ -8,6 +8,7 @@
     ├── SourceError                 4   a source does not exist, holds no images or cannot be listed
     ├── BrokerError                 5   Redis or Valkey does not answer
     ├── DatabaseError               6   the results database does not answer
+    │   ├── DatabaseBusyError       6   it cannot be reached or is locked now: try again
     │   └── SchemaError             6   its schema is missing, older or newer than this program
     ├── ModelError                  7   a model cannot be used
     │   ├── ModelNotFoundError      7   there is no artifact of that name or path
@@ -62,6 +63,10 @@ class DatabaseError(FacesieveError):
     """The results database does not answer."""
 
     exit_code = 6
+
+
+class DatabaseBusyError(DatabaseError):
+    """The results database cannot be reached or is locked now; that may pass."""
 
 
 class SchemaError(DatabaseError):

@@ -64,7 +64,9 @@ class Settings(BaseSettings):
     def _resolve_roots(cls, roots: tuple[Path, ...]) -> tuple[Path, ...]:
         if not roots:
             raise ValueError("name at least one folder")
-        return tuple(root.expanduser().resolve() for root in roots)
+        # As named, to compare names in messages with, and resolved, to compare the files behind them with.
+        named = [Path(os.path.abspath(root.expanduser())) for root in roots]  # noqa: PTH100
+        return tuple(dict.fromkeys([*named, *(root.resolve() for root in named)]))
 
     @field_validator("data_dir", mode="after")
     @classmethod

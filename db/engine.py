@@ -7,9 +7,16 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
 
-from core.errors import DatabaseError, SchemaError
+from core.errors import DatabaseBusyError, DatabaseError, SchemaError
 from core.settings import Settings, make_data_dir, redact
 from db.schema import HEAD
 
@@ -103,7 +110,8 @@ def translated(engine: Engine) -> Iterator[None]:
         yield
     except DBAPIError as error:
         reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
-        raise DatabaseError(f"database {engine.url.render_as_string()} failed: {reason}") from error
+        kind = DatabaseBusyError if isinstance(error, (OperationalError, InterfaceError)) else DatabaseError
+        raise kind(f"database {engine.url.render_as_string()} failed: {reason}") from error
     except SQLAlchemyError as error:
         raise DatabaseError(f"database {engine.url.render_as_string()} failed: {error}") from error
 

@@ -1,0 +1,113 @@
+"""One Celery node: what its parent prepares, and what each child does before it takes a job.
+
+The parent never imports TensorFlow: CUDA does not survive a fork. A child pins its GPU, loads the model and warms it up
+while Celery waits for it. A child that cannot do so stops the whole node: Celery alone would only log the error, and
+the child would go on taking jobs.
+"""
+
+import logging
+import os
+import signal
+import socket
+from typing import Any
+
+from core.broker import make_app, queue_name
+from core.errors import FacesieveError, WorkerError
+from core.settings import Settings
+from worker import gpu
+from worker.process import Plan, WorkerProcess
+from worker.tasks import Holder, register
+
+MIN_VISIBILITY_SECONDS = 120
+log = logging.getLogger("facesieve.worker")
+
+
+def visibility_seconds(settings: Settings, longest_job: float | None) -> int:
+    """Return the seconds after which an unacknowledged job goes to another worker.
+
+    Too short, and a slow job runs twice (harmless, but wasted); too long, and the jobs of a lost host wait. Twenty times
+    the longest measured job, plus the time that a worker waits for its database; ten minutes while nothing is measured.
+    """
+    if settings.visibility_timeout:
+        return settings.visibility_timeout
+    measured = 20 * longest_job if longest_job else 600.0
+    return int(max(MIN_VISIBILITY_SECONDS, measured + settings.retry_seconds + settings.drain_seconds))
+
+
+def node_name(model: str) -> str:
+    """Return this worker's name in Celery and Flower: model, process and host."""
+    return f"{model}-{os.getpid()}@{socket.gethostname()}"
+
+
+def run_node(plan: Plan, model: str, broker_url: str, *, longest_job: float | None) -> None:
+    """Run a worker until it is told to stop.
+
+    Args:
+        plan: for the children.
+        model: name of the artifact, and of its queue.
+        broker_url: of the broker.
+        longest_job: seconds of the longest measured job of this model; None if none was measured.
+
+    Raises:
+        WorkerError: a child could not start, or the node stopped by itself.
+    """
+    # Imported late, and only after REMAP_SIGTERM is set, which both read at import.
+    os.environ["REMAP_SIGTERM"] = "SIGQUIT"  # a stop drains for drain_seconds, then hands back; it never waits for ever
+    from celery import signals
+
+    app = make_app(broker_url, plan.settings, visibility_seconds=visibility_seconds(plan.settings, longest_job))
+    holder = Holder()
+    register(app, holder)
+    reader, writer = os.pipe()
+
+    @signals.setup_logging.connect(weak=False)
+    def _keep_our_logging(**_: Any) -> None: ...
+
+    stops: list[str] = []
+
+    @signals.worker_shutting_down.connect(weak=False)
+    def _note_stop(sig: str, **_: Any) -> None:
+        stops.append(sig)
+
+    @signals.worker_process_init.connect(weak=False)
+    def _start_child(**_: Any) -> None:
+        _pin_and_load(plan, holder, writer)
+
+    node = app.Worker(
+        hostname=plan.node,
+        queues=[queue_name(model)],
+        pool="prefork",
+        concurrency=len(plan.devices),
+        optimization="fair",
+        without_gossip=True,
+        without_mingle=True,
+        quiet=True,
+    )
+    try:
+        node.start()
+    except SystemExit:  # how Celery ends when a signal stops it
+        pass
+    finally:
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            failure = pipe.read().decode()
+    if failure:
+        raise WorkerError(failure.splitlines()[0])
+    if not stops:
+        raise WorkerError(f"worker {plan.node} stopped by itself: see its log")
+
+
+def _pin_and_load(plan: Plan, holder: Holder, failure_pipe: int) -> None:
+    """Make this child ready, or end the whole node."""
+    from billiard.process import current_process
+
+    index = current_process().index % len(plan.devices)
+    gpu.pin(plan.devices[index])
+    try:
+        holder.process = WorkerProcess(plan)
+    except BaseException as error:
+        reason = str(error) if isinstance(error, FacesieveError) else f"{type(error).__name__}: {error}"
+        os.write(failure_pipe, f"child {index} could not start: {reason}\n".encode()[:4096])
+        os.kill(os.getppid(), signal.SIGTERM)
+        os._exit(WorkerError.exit_code)
+    log.info("child %d is ready (device %s)", index, plan.devices[index])

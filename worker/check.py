@@ -1,0 +1,80 @@
+"""``worker check``: is everything here that a worker needs? One line for each thing, all of them tried."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.broker import open_broker
+from core.errors import FacesieveError, ModelError
+from core.manifest import find_artifact
+from core.settings import Settings, redact
+from db.engine import open_engine, schema_version
+from worker.gpu import visible_gpus
+
+PARITY_LIMIT = 1e-3  # largest change of p_real that an engine may make against the Keras model
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check.
+
+    Attributes:
+        name: what was looked at.
+        is_ok: whether a worker can work with it.
+        detail: one line for people.
+    """
+
+    name: str
+    is_ok: bool
+    detail: str
+
+
+def check(settings: Settings, engine: str) -> list[Finding]:
+    """Try everything that a worker needs and return what was found, never raising for what is wrong."""
+    tests: dict[str, Callable[[], str]] = {
+        "model": lambda: _check_model(settings, engine),
+        "gpu": _check_gpu,
+        "broker": lambda: _check_broker(settings),
+        "database": lambda: _check_database(settings),
+    }
+    findings = []
+    for name, test in tests.items():
+        try:
+            findings.append(Finding(name, True, test()))
+        except FacesieveError as error:
+            findings.append(Finding(name, False, str(error)))
+    return findings
+
+
+def _check_model(settings: Settings, engine: str) -> str:
+    from model.artifact import verify
+    from model.predictor import check_parity, load_predictor
+
+    folder = find_artifact(settings.model, settings)
+    verify(folder)
+    predictor = load_predictor(folder, engine=engine, batch_size=settings.batch_size)
+    predictor.warm_up()
+    pixels = np.random.default_rng(0).integers(0, 256, (settings.batch_size, 224, 224, 3), dtype=np.uint8)
+    difference = check_parity(predictor, pixels)
+    if difference > PARITY_LIMIT:
+        raise ModelError(f"{predictor.engine} changes p_real by {difference:.1e}, more than {PARITY_LIMIT:g}")
+    manifest = predictor.manifest
+    trained = "" if manifest.trained else " (untrained: its scores mean nothing)"
+    return (
+        f"{manifest.name}{trained} on {predictor.engine} {predictor.precision}, differs from Keras by {difference:.1e}"
+    )
+
+
+def _check_gpu() -> str:
+    found = visible_gpus()
+    return f"{len(found)} visible: {', '.join(found)}" if found else "none visible, the CPU will do"
+
+
+def _check_broker(settings: Settings) -> str:
+    with open_broker(settings) as url:
+        return f"{redact(url)} answers"
+
+
+def _check_database(settings: Settings) -> str:
+    return f"{redact(settings.sql_url)} answers, schema {schema_version(open_engine(settings))}"

@@ -1,0 +1,63 @@
+"""Which accelerator each child of a worker uses. Nothing here loads CUDA: children pin themselves before they do."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+
+from core.errors import UsageError
+
+PIN = "CUDA_VISIBLE_DEVICES"
+NO_GPU = "-1"  # an empty value would mean the same to CUDA, but unset to some tools
+LIST_SECONDS = 20.0
+
+
+def visible_gpus() -> list[str]:
+    """Return the identifiers of the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` spells them."""
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=LIST_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    allowed = os.environ.get(PIN)
+    if allowed is None:
+        return [str(index) for index in range(count)]
+    return [name for name in allowed.replace(" ", "").split(",") if name not in ("", NO_GPU)] if count else []
+
+
+def plan_slots(gpus: str, slots: int | None, available: Sequence[str]) -> list[str]:
+    """Decide how many children a worker has and what each of them sees.
+
+    Args:
+        gpus: ``auto`` (all there are, or the CPU), ``all``, ``none``, or a comma-separated list such as ``0,1``.
+        slots: number of children; None means one for each GPU, or one on a CPU.
+        available: what ``visible_gpus`` returned.
+
+    Returns:
+        For each child, by its index in the pool, the value of ``CUDA_VISIBLE_DEVICES``.
+
+    Raises:
+        UsageError: a GPU is not there, or there are more children than GPUs.
+    """
+    if gpus == "auto":
+        chosen = list(available)
+    elif gpus == "none":
+        chosen = []
+    elif gpus == "all":
+        chosen = list(available)
+        if not chosen:
+            raise UsageError("--gpus all: no NVIDIA GPU is visible; use --gpus none to run on the CPU")
+    else:
+        chosen = list(filter(None, gpus.replace(" ", "").split(",")))
+        missing = [name for name in chosen if name not in available]
+        if missing or not chosen:
+            raise UsageError(f"--gpus {gpus}: visible GPUs are {', '.join(available) or 'none'}")
+    if not chosen:
+        return [NO_GPU] * (slots or 1)
+    if slots and slots > len(chosen):
+        raise UsageError(f"--slots {slots}: there are {len(chosen)} GPUs to pin children to, and each takes one")
+    return chosen[: slots or len(chosen)]
+
+
+def pin(device: str) -> None:
+    """Let this process see one GPU, or none. Call it before anything of CUDA is imported."""
+    os.environ[PIN] = device

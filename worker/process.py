@@ -1,0 +1,155 @@
+"""The predictor and the store of this worker process, made once, after the fork."""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from model.predictor import Predictor, load_predictor
+from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from core.errors import DatabaseBusyError, FacesieveError, ForbiddenPathError, MessageError
+from core.jobs import Job
+from core.settings import Settings
+from core.storage import is_named_inside
+from core.verdicts import Status
+from db.engine import open_engine
+from db.store import RunReport, Store
+from model.preprocess import configure_cv2
+from worker.fetch import Fetcher
+from worker.runner import Runner
+
+T = TypeVar("T")
+
+log = logging.getLogger("facesieve.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a worker's parent decided, for its children.
+
+    Attributes:
+        settings: of the worker.
+        artifact: folder of the model.
+        engine: see ``model.predictor.ENGINES``.
+        devices: of each child, by its index in the pool; see ``worker.gpu.plan_slots``.
+        node: Celery node name.
+    """
+
+    settings: Settings
+    artifact: Path
+    engine: str
+    devices: tuple[str, ...]
+    node: str
+
+    @property
+    def decode_threads(self) -> int:
+        """Threads that decode in each child: the cores are shared out."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.settings.decode_threads or max(1, cores // len(self.devices))
+
+
+class WorkerProcess:
+    """Everything that one child needs to run jobs."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Load the model and warm it up; only then may the child take a job.
+
+        Raises:
+            ModelError: the model does not load.
+            DatabaseError: the database does not answer.
+        """
+        configure_cv2()
+        self._plan = plan
+        self._predictor: Predictor = load_predictor(
+            plan.artifact, engine=plan.engine, batch_size=plan.settings.batch_size
+        )
+        self._predictor.warm_up()
+        self._store = Store(open_engine(plan.settings))
+        fetcher = Fetcher(plan.settings, self._predictor.manifest.preprocess)
+        self._runner = Runner(fetcher, self._predictor, threads=plan.decode_threads)
+
+    def run(self, message_id: str, payload: object) -> None:
+        """Score the images of a message and save their verdicts.
+
+        A job that fails as a whole is marked so in the ledger; that is not an error here.
+
+        Args:
+            message_id: of the Celery task; for our own messages the job's id.
+            payload: what the message says.
+
+        Raises:
+            MessageError: the message is not a job that this worker takes.
+            DatabaseBusyError: the database stayed away for too long; the job should be delivered again.
+        """
+        try:
+            job = Job.from_payload(payload)
+            self._check(job)
+        except MessageError as error:
+            self._fail(message_id, str(error))
+            raise
+        delivery = self._persist(lambda: self._store.begin_job(job.id, self._plan.node))
+        if delivery.is_over:
+            log.info("job %s is over already", job.id[:8])
+        elif delivery.losses > self._plan.settings.max_losses:
+            self._fail(job.id, f"the worker was lost {delivery.losses} times in it")
+        else:
+            try:
+                outcomes, timings = self._runner.run(job.images, delivery, lambda position: self._mark(job, position))
+            except DatabaseBusyError:
+                raise
+            except Exception as error:
+                if not isinstance(error, FacesieveError):
+                    log.exception("job %s met a fault", job.id[:8])
+                self._fail(job.id, f"{type(error).__name__}: {error!s:.500}")
+                return
+            report = RunReport(
+                worker=self._plan.node,
+                model_id=self._predictor.manifest.id,
+                engine=self._predictor.engine,
+                precision=self._predictor.precision,
+                decode_seconds=timings.decode,
+                predict_seconds=timings.predict,
+                total_seconds=timings.total,
+            )
+            self._persist(lambda: self._store.save_job(job, outcomes, report))
+            n_ok = sum(outcome.status is Status.OK for outcome in outcomes)
+            log.info(
+                "job %s of scan %d: %d images in %.2f s, %d ok, %d failed",
+                job.id[:8], job.scan_id, len(outcomes), timings.total, n_ok, len(outcomes) - n_ok,
+            )  # fmt: skip
+
+    def _check(self, job: Job) -> None:
+        expected = self._predictor.manifest.name
+        if job.model != expected:
+            raise MessageError(f"job {job.id} is for model {job.model!r:.80}, this worker has {expected}")
+        roots = self._plan.settings.roots
+        for ref in job.images:
+            if not is_named_inside(ref.uri, roots):
+                raise ForbiddenPathError(
+                    f"job {job.id} asks for {ref.uri!r:.200}, outside the allowed roots {', '.join(map(str, roots))}: "
+                    "see FACESIEVE_ROOTS"
+                )
+
+    def _mark(self, job: Job, position: int | None) -> None:
+        if position is None:
+            self._persist(lambda: self._store.clear_suspect(job.id))
+        else:
+            self._persist(lambda: self._store.suspect_image(job.id, position))
+
+    def _fail(self, job_id: str, reason: str) -> None:
+        log.error("job %.8s failed: %s", job_id, reason)
+        self._persist(lambda: self._store.fail_job(job_id, reason))
+
+    def _persist(self, write: Callable[[], T]) -> T:
+        """Write to the database; while it is away, wait and try again."""
+        attempts = Retrying(
+            retry=retry_if_exception_type(DatabaseBusyError),
+            wait=wait_random_exponential(multiplier=0.1, max=5),
+            stop=stop_after_delay(self._plan.settings.retry_seconds),
+            before_sleep=before_sleep_log(log, logging.WARNING),
+            reraise=True,
+        )
+        return attempts(write)

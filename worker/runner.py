@@ -1,0 +1,143 @@
+"""The conductor of one job: fetch and decode in threads, predict in micro-batches, and keep the time of each."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.images import ImageRef
+from core.verdicts import Outcome, Status
+from db.store import Delivery
+from worker.fetch import Fetched
+
+Fetch = Callable[[ImageRef], Fetched | Outcome]
+
+
+class Predicts(Protocol):
+    """What the runner needs of a predictor."""
+
+    batch_size: int
+
+    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return P(real) of shape (n,) for a batch (n, 224, 224, 3)."""
+        ...
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds that a job took: ``decode`` is summed over threads, ``total`` is by the clock."""
+
+    decode: float = 0.0
+    predict: float = 0.0
+    total: float = 0.0
+
+
+class Runner:
+    """Runs jobs with one predictor; not safe to use from several threads."""
+
+    def __init__(self, fetch: Fetch, predictor: Predicts, *, threads: int) -> None:
+        self._fetch = fetch
+        self._predictor = predictor
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._ahead = threads + 2 * predictor.batch_size  # decoded while a batch is in the engine, and no more
+
+    def run(
+        self, images: Sequence[ImageRef], delivery: Delivery, mark: Callable[[int | None], None]
+    ) -> tuple[list[Outcome], Timings]:
+        """Score the images of a job.
+
+        Args:
+            images: of the job.
+            delivery: its history. If a worker died in it before, images are decoded one at a time, each marked first,
+                so that the ledger knows which one it was, should it happen again.
+            mark: called with the position of the image that is decoded next, or None when none is.
+
+        Returns:
+            One outcome for each image, in their order, and how long it took.
+
+        Raises:
+            StorageError: an image could not be read for a reason that is not its own.
+        """
+        timings = Timings()
+        started = time.perf_counter()
+        fetched = (
+            self._fetch_carefully(images, delivery, mark, timings)
+            if delivery.losses
+            else self._fetch_ahead(images, timings)
+        )
+        outcomes: list[Outcome | None] = [None] * len(images)
+        waiting: list[tuple[int, Fetched]] = []
+        for position, result in fetched:
+            if isinstance(result, Outcome):
+                outcomes[position] = result
+                continue
+            waiting.append((position, result))
+            if len(waiting) >= self._predictor.batch_size:
+                self._predict(waiting, outcomes, delivery, mark, timings)
+        self._predict(waiting, outcomes, delivery, mark, timings)
+        timings.total = time.perf_counter() - started
+        return [outcome for outcome in outcomes if outcome is not None], timings
+
+    def _fetch_ahead(self, images: Sequence[ImageRef], timings: Timings) -> Iterator[tuple[int, Fetched | Outcome]]:
+        pending: deque[Future[tuple[Fetched | Outcome, float]]] = deque()
+        upcoming = iter(images)
+        try:
+            for position in range(len(images)):
+                while len(pending) < self._ahead and (ref := next(upcoming, None)) is not None:
+                    pending.append(self._threads.submit(self._timed_fetch, ref))
+                result, seconds = pending.popleft().result()
+                timings.decode += seconds
+                yield position, result
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def _fetch_carefully(
+        self, images: Sequence[ImageRef], delivery: Delivery, mark: Callable[[int | None], None], timings: Timings
+    ) -> Iterator[tuple[int, Fetched | Outcome]]:
+        for position in _suspect_first(len(images), delivery.suspect):
+            ref = images[position]
+            if position in delivery.crashed:
+                yield position, Outcome(ref, Status.CRASHED, reason="decoding it killed the worker process twice")
+                continue
+            mark(position)
+            result, seconds = self._timed_fetch(ref)
+            timings.decode += seconds
+            yield position, result
+
+    def _timed_fetch(self, ref: ImageRef) -> tuple[Fetched | Outcome, float]:
+        started = time.perf_counter()
+        return self._fetch(ref), time.perf_counter() - started
+
+    def _predict(
+        self,
+        waiting: list[tuple[int, Fetched]],
+        outcomes: list[Outcome | None],
+        delivery: Delivery,
+        mark: Callable[[int | None], None],
+        timings: Timings,
+    ) -> None:
+        """Score what waits and empty the list."""
+        if not waiting:
+            return
+        if delivery.losses:
+            mark(None)  # a death in the engine is no image's fault
+        started = time.perf_counter()
+        scores = self._predictor.predict(np.stack([image.pixels for _, image in waiting]))
+        timings.predict += time.perf_counter() - started
+        if scores.shape != (len(waiting),):
+            raise ValueError(f"predictor returned shape {scores.shape} for {len(waiting)} images")
+        for (position, image), p_real in zip(waiting, scores.tolist(), strict=True):
+            outcomes[position] = image.scored(p_real)
+        waiting.clear()
+
+
+def _suspect_first(length: int, suspect: int | None) -> Iterable[int]:
+    if suspect is not None and suspect < length:
+        yield suspect
+    yield from (position for position in range(length) if position != suspect)
