@@ -1,5 +1,6 @@
 """The Celery app, its Redis settings, and the names of task and queues. Nothing else configures Celery."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -143,3 +144,15 @@ def queued_messages(client: "redis.Redis", model: str) -> int:
     waiting: Any = client.llen(queue_name(model))
     unacked: Any = client.hlen(UNACKED_KEY)
     return int(waiting) + int(unacked)
+
+
+def held_jobs(client: "redis.Redis", model: str) -> set[str]:
+    """Return the ids of all jobs of a model whose messages Redis holds, waiting or being run.
+
+    Backpressure bounds how many there are, so that they can be read in one go.
+    """
+    waiting: Any = client.lrange(queue_name(model), 0, -1)
+    unacked: Any = client.hvals(UNACKED_KEY)
+    # A delivered message is kept as [message, exchange, routing key].
+    messages = [json.loads(text) for text in waiting] + [json.loads(text)[0] for text in unacked]
+    return {str(message["headers"]["id"]) for message in messages}

@@ -1,5 +1,6 @@
 """What the four command lines share: global options, errors as one line, tables and plain text."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,6 +50,8 @@ def _common_options(
 
 def run(app: typer.Typer) -> None:
     """Run a command line; a mistake of the user is one line on stderr and the exit code of its kind."""
+    # SIGTERM ends a command as Ctrl+C does: in order, with the embedded broker and local worker stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except FacesieveError as error:

@@ -38,6 +38,7 @@ class Filter:
         min_score: lowest ``p_real``, included.
         max_score: highest ``p_real``, included.
         path: glob over the whole URI: ``*``, ``?``, ``[abc]``; case matters.
+        under: only URIs that begin with one of these; empty means any.
         scan_id: only verdicts whose latest score came from this scan.
         model: name of an artifact.
     """
@@ -49,6 +50,7 @@ class Filter:
     path: str | None = None
     scan_id: int | None = None
     model: str | None = None
+    under: tuple[str, ...] = ()
 
 
 def find_model(engine: Engine, name: str) -> str | None:
@@ -59,15 +61,26 @@ def find_model(engine: Engine, name: str) -> str | None:
         return connection.execute(newest).scalar()
 
 
-def scored_fingerprints(engine: Engine, model_id: str, refs: Sequence[ImageRef]) -> dict[bytes, str]:
-    """Return what is already scored by a model: the fingerprint of the scored content, by image id."""
+def scored_fingerprints(
+    engine: Engine, model_id: str, refs: Sequence[ImageRef], *, only_ok: bool = False
+) -> dict[bytes, str]:
+    """Return what is already scored by a model: the fingerprint of the scored content, by image id.
+
+    Args:
+        engine: of the database.
+        model_id: whose verdicts.
+        refs: which images.
+        only_ok: leave out failures, so that they are tried again.
+    """
     verdict = schema.verdict
     found: dict[bytes, str] = {}
     with translated(engine), reading(engine) as connection:
         for some in chunks([ref.id for ref in refs], 500):
             rows = connection.execute(
                 select(verdict.c.image_id, verdict.c.fingerprint).where(
-                    verdict.c.model_id == model_id, verdict.c.image_id.in_(some)
+                    verdict.c.model_id == model_id,
+                    verdict.c.image_id.in_(some),
+                    *([verdict.c.status == str(Status.OK)] if only_ok else []),
                 )
             )
             found.update((bytes(image_id), fingerprint) for image_id, fingerprint in rows)
@@ -147,6 +160,8 @@ def _restrict(query: Select[Any], wanted: Filter, engine: Engine) -> Select[Any]
         is_postgresql = engine.dialect.name == "postgresql"
         operator, pattern = ("~", _glob_to_regex(wanted.path)) if is_postgresql else ("GLOB", _sqlite_glob(wanted.path))
         tests.append(VIEW.c.uri.op(operator, is_comparison=True)(pattern))
+    if wanted.under:
+        tests.append(or_(*(func.substr(VIEW.c.uri, 1, len(prefix)) == prefix for prefix in wanted.under)))
     if wanted.scan_id is not None:
         tests.append(VIEW.c.scan_id == wanted.scan_id)
     if wanted.model is not None:

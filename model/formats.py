@@ -47,6 +47,27 @@ def ends_early(kind: str, data: bytes, pixels: int) -> bool:
     return _END_RULES[kind](data, pixels)
 
 
+def without_animation(png: bytes) -> bytes:
+    """Return a PNG without the chunk that declares it animated: every decoder then reads its one default image.
+
+    Reading animated ones made cv2 read outside its memory, and die, where a frame's chunks are missing.
+
+    Args:
+        png: the whole file.
+    """
+    position = 8
+    while position + 12 <= len(png):
+        size = 12 + int.from_bytes(png[position : position + 4], "big")
+        name = png[position + 4 : position + 8]
+        if name == b"IDAT":
+            break
+        if name == b"acTL":
+            png = png[:position] + png[position + size :]
+        else:
+            position += size
+    return png
+
+
 def _jpeg_ends_early(data: bytes) -> bool:
     """Look for the end marker after the start of the scan: a thumbnail before it has an end marker of its own."""
     position = 2

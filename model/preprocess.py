@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from core.errors import ImageError
 from core.verdicts import Status
-from model.formats import KNOWN, ends_early, recognise
+from model.formats import KNOWN, ends_early, recognise, without_animation
 
 #: Width and height of the network's input, in pixels.
 SIDE = 224
@@ -73,7 +73,7 @@ def decode(data: bytes, preset: str, *, max_pixels: int) -> Decoded:
     pixels = _stated_pixels(data)
     _check_pixels(pixels, max_pixels)
     # A header without a size is not decoded: nothing would bound the memory that it asks for.
-    image = _decode(data, _FLAGS[preset]) if pixels else None
+    image = _decode(without_animation(data) if kind == "PNG" else data, _FLAGS[preset]) if pixels else None
     if image is None:
         if ends_early(kind, data, pixels):
             raise ImageError(Status.TRUNCATED, f"the {kind} file ends before the image does")

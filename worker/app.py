@@ -11,6 +11,9 @@ import signal
 import socket
 from typing import Any
 
+from billiard.process import current_process
+from celery import signals
+
 from core.broker import make_app, queue_name
 from core.errors import FacesieveError, WorkerError
 from core.settings import Settings
@@ -25,8 +28,9 @@ log = logging.getLogger("facesieve.worker")
 def visibility_seconds(settings: Settings, longest_job: float | None) -> int:
     """Return the seconds after which an unacknowledged job goes to another worker.
 
-    Too short, and a slow job runs twice (harmless, but wasted); too long, and the jobs of a lost host wait. Twenty times
-    the longest measured job, plus the time that a worker waits for its database; ten minutes while nothing is measured.
+    Too short, and a slow job runs twice (harmless, but wasted); too long, and the jobs of a lost host wait. Twenty
+    times the longest measured job, plus the time that a worker waits for its database; ten minutes while nothing is
+    measured.
     """
     if settings.visibility_timeout:
         return settings.visibility_timeout
@@ -51,10 +55,6 @@ def run_node(plan: Plan, model: str, broker_url: str, *, longest_job: float | No
     Raises:
         WorkerError: a child could not start, or the node stopped by itself.
     """
-    # Imported late, and only after REMAP_SIGTERM is set, which both read at import.
-    os.environ["REMAP_SIGTERM"] = "SIGQUIT"  # a stop drains for drain_seconds, then hands back; it never waits for ever
-    from celery import signals
-
     app = make_app(broker_url, plan.settings, visibility_seconds=visibility_seconds(plan.settings, longest_job))
     holder = Holder()
     register(app, holder)
@@ -99,8 +99,6 @@ def run_node(plan: Plan, model: str, broker_url: str, *, longest_job: float | No
 
 def _pin_and_load(plan: Plan, holder: Holder, failure_pipe: int) -> None:
     """Make this child ready, or end the whole node."""
-    from billiard.process import current_process
-
     index = current_process().index % len(plan.devices)
     gpu.pin(plan.devices[index])
     try:

@@ -1,6 +1,7 @@
 """``worker``: score the images of queued jobs."""
 
 import logging
+import os
 import sys
 from typing import Annotated
 
@@ -23,6 +24,7 @@ def start(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a forward pass.")] = None,
     engine: EngineOption = "auto",
     model: ModelOption = None,
+    with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True, help="Stop when the parent dies.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log what Celery does, too.")] = False,
 ) -> None:
     """Start a worker; Ctrl+C or SIGTERM lets the running job finish, or hands it back.
@@ -34,7 +36,13 @@ def start(
 
         worker --broker redis://queue:6379/0 start --gpus none --slots 4
     """
+    # A stop drains for a while, then hands back; it never waits for ever. Celery reads this when it is imported.
+    os.environ["REMAP_SIGTERM"] = "SIGQUIT"
     _set_up_logging(verbose)
+    if with_parent:
+        from celery.platforms import set_pdeathsig
+
+        set_pdeathsig("SIGTERM")
     from model.artifact import verify
     from model.predictor import check_engine
 
@@ -118,9 +126,6 @@ def main() -> None:
 
 
 def _set_up_logging(verbose: bool) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(message)s",
-        level=logging.INFO if verbose else logging.WARNING,
-    )
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", level=level)
     logging.getLogger("facesieve").setLevel(logging.INFO)

@@ -1,0 +1,167 @@
+"""From listed images to queued jobs: skip what is done, book it, send it, and never flood Redis."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from uuid import uuid4
+
+import redis
+from celery import Celery
+from sqlalchemy import Engine
+
+from core.broker import held_jobs, queued_messages, send_job, translated
+from core.images import ImageRef
+from core.jobs import Job
+from core.settings import Settings
+from db.ledger import read_ledger, stuck_jobs
+from db.queries import scored_fingerprints
+from db.store import Store
+from producer.scan import Scan
+
+LOOKUP_SIZE = 1000  # images whose verdicts are looked up in one go
+BACKPRESSURE_SECONDS = 0.2
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the images are scored by.
+
+    Attributes:
+        name: of the artifact; it decides the queue.
+        model_id: of the model whose verdicts count as done; None if it is not known here.
+        skip: which verdicts count as done: ``none``, ``ok`` or ``all``.
+    """
+
+    name: str
+    model_id: str | None
+    skip: str = "all"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What an enqueue has done so far, in images."""
+
+    scan_id: int
+    is_listing: bool = True
+    listed: int = 0
+    skipped: int = 0
+    sent: int = 0
+    is_waiting: bool = False  # for room in Redis
+    unlistable: list[str] = field(default_factory=list)
+    ignored: int = 0
+
+
+class Enqueuer:
+    """Sends scans to the queue of one model."""
+
+    def __init__(self, settings: Settings, engine: Engine, app: Celery, client: "redis.Redis") -> None:
+        self._settings = settings
+        self._engine = engine
+        self._store = Store(engine)
+        self._app = app
+        self._client = client
+
+    def start(self, sources: list[str], target: Target) -> Tally:
+        """Open a scan."""
+        return Tally(scan_id=self._store.start_scan(sources, target.name, target.model_id))
+
+    def enqueue(self, scan: Scan, target: Target, tally: Tally, on_tick: Callable[[Tally], None]) -> None:
+        """List, book and send; returns when everything is sent, or the scan was cancelled.
+
+        Args:
+            scan: what to list.
+            target: by what to score it.
+            tally: from ``start``; kept up to date.
+            on_tick: called often, also while waiting for room.
+
+        Raises:
+            BrokerError: the broker went away; what is booked but not sent is for ``producer retry``.
+        """
+        status = "interrupted"
+        try:
+            if self._send_all(scan, target, tally, on_tick):
+                status = "listed"
+        finally:
+            tally.is_listing = False
+            tally.ignored, tally.unlistable = scan.ignored, scan.unlistable
+            self._store.finish_scan(tally.scan_id, status, ignored=scan.ignored)
+
+    def cancel(self, scan_id: int) -> int:
+        """Cancel the jobs of a scan that no worker has begun. Returns how many."""
+        return self._store.cancel_scan(scan_id)
+
+    def retry(self, scan_id: int, model: str) -> list[Job]:
+        """Send again the jobs of a scan that failed as a whole or whose messages Redis has lost.
+
+        Raises:
+            UsageError: there is no such scan.
+            BrokerError: the broker did not take them.
+        """
+        with translated(self._app.conf.broker_url):
+            held = held_jobs(self._client, model)
+        jobs = self._store.requeue(stuck_jobs(self._engine, scan_id, held))
+        for job in jobs:
+            send_job(self._app, job)
+        return jobs
+
+    def _send_all(self, scan: Scan, target: Target, tally: Tally, on_tick: Callable[[Tally], None]) -> bool:
+        """Return False if the scan was cancelled meanwhile."""
+        images: list[ImageRef] = []
+        size = self._settings.job_size
+        for listed, wanted in select_images(self._engine, scan, target):
+            tally.listed += listed
+            tally.skipped += listed - len(wanted)
+            if not self._store.record_listing(tally.scan_id, None, skipped=listed - len(wanted)):
+                return False
+            images += wanted
+            while len(images) >= size:
+                if not self._send(target.name, images[:size], tally, on_tick):
+                    return False
+                images = images[size:]
+            on_tick(tally)
+        return not images or self._send(target.name, images, tally, on_tick)
+
+    def _send(self, model: str, images: list[ImageRef], tally: Tally, on_tick: Callable[[Tally], None]) -> bool:
+        self._wait_for_room(model, tally, on_tick)
+        job = Job(uuid4().hex, tally.scan_id, model, tuple(images))
+        # Booked first: a job that is booked but not sent can be found and sent again, the reverse would be lost.
+        if not self._store.record_listing(tally.scan_id, job, skipped=0):
+            return False
+        send_job(self._app, job)
+        tally.sent += len(images)
+        on_tick(tally)
+        return True
+
+    def _wait_for_room(self, model: str, tally: Tally, on_tick: Callable[[Tally], None]) -> None:
+        most = max(1, self._settings.max_queued_images // self._settings.job_size)
+        with translated(self._app.conf.broker_url):
+            while queued_messages(self._client, model) >= most:
+                tally.is_waiting = True
+                on_tick(tally)
+                time.sleep(BACKPRESSURE_SECONDS)
+        tally.is_waiting = False
+
+
+def select_images(engine: Engine, scan: Scan, target: Target) -> Iterator[tuple[int, list[ImageRef]]]:
+    """Yield the images of a scan in pieces: how many were listed, and which of them are still to be scored."""
+    listing = iter(scan)
+    while listed := list(islice(listing, LOOKUP_SIZE)):
+        yield len(listed), _without_done(engine, listed, target)
+
+
+def _without_done(engine: Engine, listed: list[ImageRef], target: Target) -> list[ImageRef]:
+    unique = list({ref.uri: ref for ref in listed}.values())
+    if target.model_id is None or target.skip == "none":
+        return unique
+    done = scored_fingerprints(engine, target.model_id, unique, only_ok=target.skip == "ok")
+    # No fingerprint: the file could not be looked at when it was listed, so nobody knows whether it changed.
+    return [ref for ref in unique if not ref.fingerprint or done.get(ref.id) != ref.fingerprint]
+
+
+def wait_until_complete(engine: Engine, tally: Tally, on_tick: Callable[[Tally], None]) -> None:
+    """Return when nothing of the scan is pending any more."""
+    while not read_ledger(engine, tally.scan_id).is_complete:
+        on_tick(tally)
+        time.sleep(POLL_SECONDS)

@@ -1,0 +1,97 @@
+"""``producer run``: start what is not running, score the images, and leave nothing running."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Self
+
+from celery import Celery
+
+from core.broker import queue_name, translated
+from core.errors import WorkerError
+from core.settings import PREFIX, Settings
+
+PING_SECONDS = 1.0
+STOP_MARGIN_SECONDS = 20.0
+
+
+class LocalWorker:
+    """A worker on this machine for as long as a command runs, started when it is first needed.
+
+    Nothing is started if a worker with the same model is at work already.
+    """
+
+    def __init__(self, app: Celery, settings: Settings, model: str, options: Sequence[str] = ()) -> None:
+        self._app = app
+        self._settings = settings
+        self._model = model
+        self._options = tuple(options)
+        self._log = settings.data_dir / "logs" / f"worker-{os.getpid()}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_needed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def ensure(self) -> None:
+        """Start the worker unless one runs; raise if it has ended.
+
+        Raises:
+            WorkerError: it could not start, or died.
+            BrokerError: the broker does not answer.
+        """
+        if self._process is not None:
+            if self._process.poll() is not None:
+                raise WorkerError(f"worker ended: {self._last_line()} (log: {self._log})")
+        elif self._is_needed:
+            self._is_needed = not self._is_one_running()
+            if self._is_needed:
+                self._start()
+
+    def stop(self) -> None:
+        """End the worker that was started here; it finishes its job or hands it back."""
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(self._settings.drain_seconds + STOP_MARGIN_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._process.returncode == 0:
+            self._log.unlink(missing_ok=True)
+        self._process = None
+
+    def _is_one_running(self) -> bool:
+        with translated(self._app.conf.broker_url):
+            queues = self._app.control.inspect(timeout=PING_SECONDS).active_queues() or {}
+        return any(queue["name"] == queue_name(self._model) for found in queues.values() for queue in found)
+
+    def _start(self) -> None:
+        self._log.parent.mkdir(exist_ok=True)
+        environment = os.environ | {
+            f"{PREFIX}DATA_DIR": str(self._settings.data_dir),
+            f"{PREFIX}BROKER_URL": self._settings.broker_url,
+            f"{PREFIX}DATABASE_URL": self._settings.database_url,
+            f"{PREFIX}MODEL": self._settings.model,
+        }
+        with self._log.open("wb") as log:
+            # A session of its own: Ctrl+C is for the producer, which then stops the worker in order.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "worker", "start", "--with-parent", *self._options],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _last_line(self) -> str:
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return lines[-1].removeprefix("error: ") if lines else "it said nothing"

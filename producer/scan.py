@@ -1,0 +1,74 @@
+"""Which files of a source are images: lazy listing with globs."""
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from itertools import chain, islice
+from pathlib import PurePosixPath
+
+from core.errors import SourceError
+from core.images import ImageRef
+from core.storage import Listing
+
+#: What OpenCV decodes. Others are passed over unless an --include asks for them.
+IMAGE_SUFFIXES = frozenset(
+    f".{name}"
+    for name in "jpg jpeg jpe jfif png webp bmp dib tif tiff gif avif jp2 ppm pgm pbm".split()  # noqa: SIM905
+)
+
+
+class Scan:
+    """The images of some sources; iterate over it once."""
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        *,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> None:
+        """Check that every source can be listed, and look for a first image.
+
+        Args:
+            sources: folders or files.
+            include: globs of files to take; empty means images by their suffixes.
+            exclude: globs of files to pass over, even if included.
+            limit: list at most so many images.
+
+        Raises:
+            SourceError: a source does not exist or cannot be listed, or there is no image at all.
+        """
+        self._include = tuple(include)
+        self._exclude = tuple(exclude)
+        self._listings = [Listing(source, self._is_wanted) for source in sources]
+        images = (ref for listing in self._listings for ref in listing)
+        first = next(images, None)
+        if first is None:
+            ignored = f"; {self.ignored} files have other names, see --include" if self.ignored else ""
+            raise SourceError(f"no images in {', '.join(sources)}{ignored}")
+        self._images = islice(chain([first], images), limit)
+
+    @property
+    def ignored(self) -> int:
+        """Files passed over because of their names, so far."""
+        return sum(listing.ignored for listing in self._listings)
+
+    @property
+    def unlistable(self) -> list[str]:
+        """Folders that could not be listed, so far, each with the reason."""
+        return [line for listing in self._listings for line in listing.unlistable]
+
+    def __iter__(self) -> Iterator[ImageRef]:
+        return self._images
+
+    def _is_wanted(self, path: str) -> bool:
+        if any(_matches(path, glob) for glob in self._exclude):
+            return False
+        if self._include:
+            return any(_matches(path, glob) for glob in self._include)
+        return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _matches(path: str, glob: str) -> bool:
+    """A glob without a slash is for the file's name, one with a slash for the path below the source."""
+    return fnmatchcase(path if "/" in glob else path.rpartition("/")[2], glob)

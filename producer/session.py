@@ -1,0 +1,77 @@
+"""What the commands of the producer need open: broker, database, model."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import redis
+from celery import Celery
+from sqlalchemy import Engine
+
+from core.broker import connect, make_app, open_broker
+from core.errors import ModelNotFoundError
+from core.manifest import find_artifact, read_manifest
+from core.settings import Settings
+from db.engine import open_engine
+from db.queries import find_model
+from producer.enqueue import Enqueuer, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Open connections.
+
+    Attributes:
+        settings: of this process.
+        engine: of the database.
+        app: Celery, to send with.
+        client: of the broker, to count with.
+    """
+
+    settings: Settings
+    engine: Engine
+    app: Celery
+    client: "redis.Redis"
+
+    @property
+    def enqueuer(self) -> Enqueuer:
+        """Sends scans and retries."""
+        return Enqueuer(self.settings, self.engine, self.app, self.client)
+
+
+@contextmanager
+def open_session(settings: Settings) -> Iterator[Session]:
+    """Open the database and the broker, the embedded ones if nothing else is configured.
+
+    Raises:
+        SettingsError: a URL or the data directory is wrong.
+        DatabaseError: the database does not answer or has another schema.
+        BrokerError: the broker does not answer.
+    """
+    engine = open_engine(settings)
+    with open_broker(settings) as url, connect(url) as client:
+        yield Session(settings, engine, make_app(url, settings), client)
+    engine.dispose()
+
+
+def find_target(settings: Settings, engine: Engine, *, skip: str) -> Target:
+    """Return the model that the settings name, as far as this host knows it.
+
+    A producer's host need not hold the artifact: a name that a worker has registered will do, and a name that nobody
+    knows yet means that nothing is scored yet.
+
+    Args:
+        settings: name the model.
+        engine: of the database.
+        skip: see ``Target``.
+
+    Raises:
+        ModelNotFoundError: a path was given, and it leads to no artifact.
+    """
+    try:
+        manifest = read_manifest(find_artifact(settings.model, settings))
+    except ModelNotFoundError:
+        if "/" in settings.model:
+            raise
+        return Target(settings.model, find_model(engine, settings.model), skip)
+    return Target(manifest.name, manifest.id, skip)
