@@ -73,10 +73,10 @@ def read_settings(**overrides: Any) -> "Settings":
 
 
 def console() -> "Console":
-    """Return a console for standard output."""
+    """Return a console for standard output. Lines are never broken: a terminal wraps them, a pipe wants them whole."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
 
 
 def printable(text: str) -> str:

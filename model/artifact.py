@@ -1,6 +1,5 @@
 """Artifacts: folders of a manifest and the weights that it names. Nothing here needs TensorFlow."""
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress

@@ -47,25 +47,28 @@ def ends_early(kind: str, data: bytes, pixels: int) -> bool:
     return _END_RULES[kind](data, pixels)
 
 
-def without_animation(png: bytes) -> bytes:
-    """Return a PNG without the chunk that declares it animated: every decoder then reads its one default image.
+def still_png(data: bytes) -> bytes | None:
+    """Return a PNG without the chunk that declares it animated, or None if a chunk lacks its end.
 
-    Reading animated ones made cv2 read outside its memory, and die, where a frame's chunks are missing.
+    cv2 would take memory for the length that a chunk states, 4 GB if need be; and reading an animation where a frame's
+    chunks are missing, it reads outside its memory and dies. Every PNG holds one default image for whoever does not
+    play animations, and the first frame is mostly that.
 
     Args:
-        png: the whole file.
+        data: the whole file.
     """
     position = 8
-    while position + 12 <= len(png):
-        size = 12 + int.from_bytes(png[position : position + 4], "big")
-        name = png[position + 4 : position + 8]
-        if name == b"IDAT":
-            break
+    while True:
+        end = position + 12 + int.from_bytes(data[position : position + 4], "big")
+        name = data[position + 4 : position + 8]
+        if end > len(data):
+            return None
+        if name == b"IEND":
+            return data
         if name == b"acTL":
-            png = png[:position] + png[position + size :]
+            data = data[:position] + data[end:]
         else:
-            position += size
-    return png
+            position = end
 
 
 def _jpeg_ends_early(data: bytes) -> bool:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from core.errors import ImageError
 from core.verdicts import Status
-from model.formats import KNOWN, ends_early, recognise, without_animation
+from model.formats import KNOWN, ends_early, recognise, still_png
 
 #: Width and height of the network's input, in pixels.
 SIDE = 224
@@ -72,14 +72,13 @@ def decode(data: bytes, preset: str, *, max_pixels: int) -> Decoded:
         raise ImageError(Status.UNSUPPORTED, f"not an image of a known format ({KNOWN})")
     pixels = _stated_pixels(data)
     _check_pixels(pixels, max_pixels)
-    # A header without a size is not decoded: nothing would bound the memory that it asks for.
-    image = _decode(without_animation(data) if kind == "PNG" else data, _FLAGS[preset]) if pixels else None
+    image = _decode(kind, data, _FLAGS[preset]) if pixels else None  # without a size, nothing would bound the memory
     if image is None:
         if ends_early(kind, data, pixels):
             raise ImageError(Status.TRUNCATED, f"the {kind} file ends before the image does")
         raise ImageError(Status.UNREADABLE, f"the {kind} file is damaged")
     height, width = image.shape[:2]
-    _check_pixels(width * height, max_pixels)  # a file can hold an image larger than its header says
+    _check_pixels(width * height, max_pixels)  # inside, the image can be larger than the file's header says
     return Decoded(_resize(image, preset), width, height)
 
 
@@ -105,10 +104,12 @@ def _check_pixels(pixels: int, max_pixels: int) -> None:
         raise ImageError(Status.TOO_LARGE, f"{pixels} pixels, the limit is {max_pixels}")
 
 
-def _decode(data: bytes, flags: int) -> NDArray[Any] | None:
+def _decode(kind: str, data: bytes, flags: int) -> NDArray[Any] | None:
+    still = still_png(data) if kind == "PNG" else data
+    if still is None:
+        return None
     try:
-        # OPENCV_IO_MAX_IMAGE_PIXELS cannot lower cv2's own limit of 2^30 pixels here: it is read when cv2 is loaded.
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        return cv2.imdecode(np.frombuffer(still, np.uint8), flags)
     except cv2.error:
         return None
 

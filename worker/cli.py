@@ -43,14 +43,13 @@ def start(
         from celery.platforms import set_pdeathsig
 
         set_pdeathsig("SIGTERM")
-    from model.artifact import verify
-    from model.predictor import check_engine
-
     from core.broker import open_broker
     from core.manifest import find_artifact
     from db.engine import open_engine
     from db.ledger import longest_job_seconds
     from db.store import Store
+    from model.artifact import verify
+    from model.predictor import check_engine
     from worker.app import node_name, run_node
     from worker.gpu import plan_slots, visible_gpus
     from worker.process import Plan
@@ -115,7 +114,7 @@ def flower(
 
     settings = read_settings()
     with open_broker(settings) as url:
-        arguments = ["flower", f"--address={address}", f"--port={port}", "--logging=warning"]
+        arguments = ["flower", f"--address={address}", f"--port={port}", "--logging=error"]
         console().print(f"Flower listens on http://{address}:{port}", markup=False)
         make_app(url, settings).start([*arguments, *([f"--basic-auth={basic_auth}"] if basic_auth else [])])
 

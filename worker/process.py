@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from model.predictor import Predictor, load_predictor
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from core.errors import DatabaseBusyError, FacesieveError, ForbiddenPathError, MessageError
@@ -17,6 +16,7 @@ from core.storage import is_named_inside
 from core.verdicts import Status
 from db.engine import open_engine
 from db.store import RunReport, Store
+from model.predictor import Predictor, load_predictor
 from model.preprocess import configure_cv2
 from worker.fetch import Fetcher
 from worker.runner import Runner

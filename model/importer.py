@@ -1,0 +1,221 @@
+"""Make artifacts: from random weights, and from model files of other origin. Needs TensorFlow."""
+
+import json
+import re
+import shutil
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from core.errors import ModelBrokenError, ModelNotFoundError, ModelShapeError, UsageError
+from core.manifest import NAME_PATTERN, Manifest
+from core.settings import Settings
+from model.artifact import check_free, digest, write_artifact
+from model.network import Network, load_keras, load_saved_model
+from model.preprocess import SIDE, scale
+from model.resnet import PARAMETERS, build_card_resnet
+from model.runtime import import_keras
+
+Preprocess = Literal["card", "rgb-area"]
+_KINDS = "a .keras file, an .h5 or .hdf5 file, or a SavedModel folder"
+_MAGIC = {".keras": b"PK\x03\x04", ".h5": b"\x89HDF\r\n\x1a\n", ".hdf5": b"\x89HDF\r\n\x1a\n"}
+_LFS_POINTER = b"version https://git-lfs"
+
+
+def init_untrained(settings: Settings, *, name: str = "untrained", seed: int = 0, overwrite: bool = False) -> Manifest:
+    """Make an artifact of the card's network with random weights, to try the system with.
+
+    The same seed and versions of Keras and TensorFlow give the same file, bit for bit, on every host.
+
+    Raises:
+        UsageError: the name is not one, or taken.
+    """
+    _check_name(name, settings, overwrite=overwrite)
+    import_keras().utils.set_random_seed(seed)
+    return save_network(
+        build_card_resnet(),
+        settings,
+        name=name,
+        trained=False,
+        source=f"random weights, seed {seed}",
+        overwrite=overwrite,
+    )
+
+
+def import_model(
+    settings: Settings,
+    source: Path,
+    *,
+    name: str,
+    preprocess: Preprocess = "card",
+    trained: bool = True,
+    overwrite: bool = False,
+) -> Manifest:
+    """Make an artifact of a model file.
+
+    Importing the same Keras file again, here or on another host with the same Keras, gives the same artifact.
+
+    Args:
+        settings: tells where artifacts are.
+        source: a ``.keras`` or HDF5 file, legacy ones too, or a SavedModel folder.
+        name: of the artifact.
+        preprocess: how the images are to be prepared that the model gets, see ``model.preprocess``.
+        trained: False labels its scores as meaningless.
+        overwrite: whether to replace an artifact of that name.
+
+    Raises:
+        UsageError: the name is not one, or taken; the file is of another kind.
+        ModelNotFoundError: there is no such file.
+        ModelBrokenError: it does not load.
+        ModelShapeError: it does not map (n, 224, 224, 3) to (n, 1) in [0, 1].
+        UnsafeModelError: loading it would run code from the file.
+    """
+    _check_name(name, settings, overwrite=overwrite)
+    _check_kind(source)
+    origin = f"{source.name}, SHA-256 {digest(source)}"
+    if not source.is_dir():
+        network = load_keras(source)
+        check_network(network, source)
+        return save_network(
+            network.root,
+            settings,
+            name=name,
+            preprocess=preprocess,
+            trained=trained,
+            source=origin,
+            overwrite=overwrite,
+        )
+
+    def copy(folder: Path) -> Manifest:
+        weights = folder / "saved_model"
+        shutil.copytree(source, weights)
+        network = load_saved_model(weights)
+        check_network(network, source)
+        return _describe(weights, network.parameters, name=name, preprocess=preprocess, trained=trained, source=origin)
+
+    return write_artifact(settings, name, copy, overwrite=overwrite)
+
+
+def save_network(
+    model: Any,
+    settings: Settings,
+    *,
+    name: str,
+    preprocess: Preprocess = "card",
+    trained: bool,
+    source: str,
+    overwrite: bool = False,
+) -> Manifest:
+    """Make an artifact of a ``keras.Model``.
+
+    Args:
+        model: float32 (n, 224, 224, 3) in [0, 1] to (n, 1) in [0, 1].
+        settings: tells where artifacts are.
+        name: of the artifact.
+        preprocess: as the model was trained with.
+        trained: whether its scores mean anything.
+        source: where it came from, for people.
+        overwrite: whether to replace an artifact of that name.
+
+    Raises:
+        UsageError: the name is taken.
+    """
+
+    def save(folder: Path) -> Manifest:
+        weights = folder / "model.keras"
+        _save_reproducibly(model, weights)
+        return _describe(
+            weights, model.count_params(), name=name, preprocess=preprocess, trained=trained, source=source
+        )
+
+    return write_artifact(settings, name, save, overwrite=overwrite)
+
+
+def check_network(network: Network, source: Path) -> None:
+    """Check on three images that a network has the card's input and output.
+
+    Args:
+        network: to check.
+        source: its name in messages.
+
+    Raises:
+        ModelShapeError: it has not.
+        ModelBrokenError: it does not run.
+    """
+    wanted = (None, SIDE, SIDE, 3)
+    found = network.input_shape
+    sizes_fit = found is not None and all(size in {None, want} for size, want in zip(found, wanted, strict=False))
+    if found is None or len(found) != len(wanted) or not sizes_fit:
+        raise ModelShapeError(f"{source} takes input of shape {found}, it must take {wanted}")
+    noise = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    probe = np.stack([np.zeros_like(noise), np.full_like(noise, 255), noise])
+    try:
+        output = np.asarray(network.call(scale(probe)))
+    except Exception as error:  # whatever TensorFlow raises for a graph that does not fit together
+        raise ModelBrokenError(f"{source} does not run on images of {SIDE} x {SIDE}: {str(error)[:200]}") from error
+    if output.shape != (len(probe), 1):
+        raise ModelShapeError(f"{source} gives output of shape {(None, *output.shape[1:])}, it must give (None, 1)")
+    if not np.all((output >= 0) & (output <= 1)):
+        raise ModelShapeError(
+            f"{source} gives values from {output.min():.3g} to {output.max():.3g}, they must be in [0, 1]: "
+            "end it with one sigmoid unit"
+        )
+
+
+def _check_name(name: str, settings: Settings, *, overwrite: bool) -> None:
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise UsageError(f"model name {name!r}: use up to 64 of a-z, 0-9, '.', '_' and '-', a letter or digit first")
+    check_free(settings.models_dir / name, overwrite=overwrite)
+
+
+def _check_kind(source: Path) -> None:
+    """Refuse whatever cannot be imported by its name and first bytes; nothing is parsed yet."""
+    if not source.exists():
+        raise ModelNotFoundError(f"model file {source} does not exist: name {_KINDS}")
+    if source.is_dir():
+        if not (source / "saved_model.pb").is_file():
+            raise UsageError(f"folder {source} holds no saved_model.pb: name {_KINDS}")
+        return
+    magic = _MAGIC.get(source.suffix.lower())
+    if magic is None:
+        raise UsageError(f"{source} is of no kind that can be imported: name {_KINDS}")
+    try:
+        with source.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise ModelBrokenError(f"{source} cannot be read: {error.strerror}") from error
+    if head.startswith(_LFS_POINTER):
+        raise ModelBrokenError(f"{source} is a Git LFS pointer, not the file itself: run `git lfs pull`")
+    if not head.startswith(magic):
+        raise ModelBrokenError(f"{source} is no {source.suffix} file by its content: name {_KINDS}")
+
+
+def _save_reproducibly(model: Any, path: Path) -> None:
+    """Save a ``keras.Model`` without the time of saving, so that the same model gives the same file."""
+    scratch = path.with_suffix(".scratch.keras")
+    model.save(scratch)
+    with zipfile.ZipFile(scratch) as dated, zipfile.ZipFile(path, "w") as archive:
+        for name in dated.namelist():
+            content = dated.read(name)
+            if name == "metadata.json":
+                metadata = json.loads(content)
+                metadata.pop("date_saved", None)
+                content = json.dumps(metadata).encode()
+            archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980
+    scratch.unlink()
+
+
+def _describe(weights: Path, parameters: int, **fields: Any) -> Manifest:
+    return Manifest(
+        format="keras" if weights.suffix else "saved_model",
+        file=weights.name,
+        sha256=digest(weights),
+        architecture="card-resnet" if parameters == PARAMETERS else "imported",
+        parameters=parameters,
+        created_at=datetime.now(UTC),
+        keras_version=import_keras().__version__,
+        **fields,
+    )

@@ -1,0 +1,102 @@
+"""Load the network of an artifact, or of a file that is to become one. Needs TensorFlow."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from core.errors import ModelBrokenError, ModelShapeError, UnsafeModelError
+from core.manifest import Manifest
+from model.runtime import import_keras, import_tensorflow
+from model.safety import check_keras_zip, check_saved_model
+
+
+@dataclass(frozen=True)
+class Network:
+    """A loaded network.
+
+    Attributes:
+        call: runs it for inference: float32 tensor in [0, 1] of shape (n, 224, 224, 3) to a tensor of shape (n, 1).
+        input_shape: as it was declared, None for what may vary; None as a whole if it has not one input.
+        parameters: number of weights, trainable or not.
+        root: the ``keras.Model``, or the loaded SavedModel, whose variables TensorFlow drops when nothing holds it.
+    """
+
+    call: Callable[[Any], Any]
+    input_shape: tuple[int | None, ...] | None
+    parameters: int
+    root: Any
+
+
+def load_network(folder: Path, manifest: Manifest) -> Network:
+    """Load the network of an artifact.
+
+    Raises:
+        ModelError: as ``load_keras`` and ``load_saved_model``.
+    """
+    load = load_keras if manifest.format == "keras" else load_saved_model
+    return load(folder / manifest.file)
+
+
+def load_keras(path: Path) -> Network:
+    """Load a ``.keras`` or HDF5 file.
+
+    Raises:
+        ModelBrokenError: it does not load.
+        UnsafeModelError: loading it would run code from the file.
+    """
+    if path.suffix == ".keras":
+        check_keras_zip(path)
+    keras = import_keras()
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras and h5py raise errors of a dozen kinds for a bad file
+        reason = _first_sentence(error)
+        if "safe_mode" in str(error):
+            raise UnsafeModelError(f"{path} holds code: {reason}; save it without Lambda layers") from error
+        raise ModelBrokenError(f"{path} does not load: {reason}") from error
+    shape = getattr(model, "input_shape", None)
+    return Network(
+        call=lambda pixels: model(pixels, training=False),
+        input_shape=shape if isinstance(shape, tuple) else None,
+        parameters=model.count_params(),
+        root=model,
+    )
+
+
+def load_saved_model(path: Path) -> Network:
+    """Load the serving function of a TensorFlow SavedModel folder.
+
+    Raises:
+        ModelBrokenError: it does not load.
+        ModelShapeError: it has no serving function of one input and one output.
+        UnsafeModelError: its graph reads or writes files or runs Python.
+    """
+    check_saved_model(path)
+    try:
+        root = import_tensorflow().saved_model.load(str(path))
+    except Exception as error:  # as with Keras
+        raise ModelBrokenError(f"{path} does not load: {_first_sentence(error)}") from error
+    names = [name for name in ("serving_default", "serve") if name in root.signatures]
+    if not names:
+        found = ", ".join(root.signatures) or "none"
+        raise ModelShapeError(f"{path} has no endpoint serving_default (found: {found}): use `model.export(...)`")
+    serve = root.signatures[names[0]]
+    inputs, outputs = serve.structured_input_signature[1], serve.structured_outputs
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ModelShapeError(f"{path} has {len(inputs)} inputs and {len(outputs)} outputs, it must have one of each")
+    ((input_name, spec),) = inputs.items()
+    (output_name,) = outputs
+    return Network(
+        call=lambda pixels: serve(**{input_name: pixels})[output_name],
+        input_shape=None if spec.shape.rank is None else tuple(spec.shape),
+        parameters=sum(prod(variable.shape) for variable in serve.variables),
+        root=root,
+    )
+
+
+def _first_sentence(error: Exception) -> str:
+    """Shorten an error to one line; those of Keras go on with configurations of a thousand lines."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line.split(". ")[0].rstrip(".")[:200]

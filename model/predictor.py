@@ -1,0 +1,151 @@
+"""Score images: any number in, as many out, through an engine that only ever sees batches of a few fixed sizes."""
+
+import logging
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import ModelBrokenError, ModelError, UsageError
+from core.manifest import Manifest
+from model.artifact import verify
+from model.preprocess import SIDE, scale
+
+#: ``auto`` takes the fastest that is there; for now that is TensorFlow.
+ENGINES = ("auto", "tensorflow")
+_log = logging.getLogger("facesieve.model")
+
+
+class Engine(Protocol):
+    """Runs a network on one batch.
+
+    Attributes:
+        name: one of ``ENGINES``.
+        precision: of its arithmetic, ``float32`` say.
+    """
+
+    name: str
+    precision: str
+
+    def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the network's output, (n, 1), for uint8 images of shape (n, 224, 224, 3).
+
+        Raises:
+            MemoryError: the batch does not fit into memory.
+        """
+
+
+class Predictor:
+    """The network of an artifact on one engine. Not for more than one thread at a time.
+
+    Attributes:
+        folder: of the artifact.
+        manifest: of the artifact.
+        engine: name of the engine.
+        precision: of the engine's arithmetic.
+        batch_size: images in a forward pass; halved, for good, whenever one does not fit into memory.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, engine: Engine, *, batch_size: int) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.engine = engine.name
+        self.precision = engine.precision
+        self.batch_size = batch_size
+        self._engine = engine
+
+    def warm_up(self) -> None:
+        """Run a batch of every size that will be used, so that no image waits for kernels to be chosen or loaded.
+
+        Raises:
+            ModelError: as ``predict``.
+        """
+        self.predict(np.zeros((self.batch_size, SIDE, SIDE, 3), np.uint8))  # first: it may halve the sizes
+        self.predict(np.zeros((self._small_size, SIDE, SIDE, 3), np.uint8))
+
+    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Score images.
+
+        Args:
+            batch: uint8 of shape (n, 224, 224, 3), n of any size, prepared as the manifest's ``preprocess`` says.
+
+        Returns:
+            Probability of a real face for each: float32 of shape (n,).
+
+        Raises:
+            ModelBrokenError: the network gave anything else than one number in [0, 1] for each image.
+            ModelError: not even one image fits into memory.
+        """
+        scores = np.empty(len(batch), np.float32)
+        done = 0
+        while done < len(batch):
+            rest = len(batch) - done
+            size = self._small_size if rest <= self._small_size else self.batch_size
+            rows = batch[done : done + size]
+            try:
+                output = self._engine.run(_pad(rows, size))
+            except MemoryError as error:
+                self._halve(error)
+                continue
+            scores[done : done + len(rows)] = self._check(output, size)[: len(rows)]
+            done += len(rows)
+        return scores
+
+    @property
+    def _small_size(self) -> int:
+        """Size for the tail of a job, which would be mostly padding in a full batch."""
+        return max(1, self.batch_size // 4)
+
+    def _halve(self, error: MemoryError) -> None:
+        if self.batch_size == 1:
+            raise ModelError("out of memory with a batch of one image: free memory on the device") from error
+        self.batch_size //= 2
+        _log.warning("out of memory: batch size halved to %d", self.batch_size)
+
+    def _check(self, output: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+        if output.shape != (size, 1):
+            raise ModelBrokenError(f"model {self.manifest.name} gave output of shape {output.shape} for {size} images")
+        if not np.all((output >= 0) & (output <= 1)):  # false for NaN, too
+            raise ModelBrokenError(f"model {self.manifest.name} gave {output.min()} to {output.max()}, not in [0, 1]")
+        return output[:, 0]
+
+
+def load_predictor(folder: Path, *, engine: str = "auto", batch_size: int = 32) -> Predictor:
+    """Check and load the artifact in a folder. Call ``warm_up`` before the first real image.
+
+    Args:
+        folder: of the artifact.
+        engine: one of ``ENGINES``.
+        batch_size: images in a forward pass.
+
+    Raises:
+        UsageError: there is no such engine.
+        ModelError: the artifact is missing, changed, broken or unsafe, or TensorFlow is not installed.
+    """
+    if engine not in ENGINES:
+        raise UsageError(f"engine {engine}: choose one of {', '.join(ENGINES)}")
+    manifest = verify(folder)
+    from model.tensorflow_engine import TensorFlowEngine
+
+    return Predictor(folder, manifest, TensorFlowEngine(folder, manifest), batch_size=batch_size)
+
+
+def check_parity(predictor: Predictor, pixels: NDArray[np.uint8]) -> float:
+    """Return the largest difference, over some images, between a predictor and its network called directly.
+
+    Args:
+        predictor: to check.
+        pixels: uint8 of shape (n, 224, 224, 3); all n go through the network at once.
+    """
+    from model.network import load_network
+
+    network = load_network(predictor.folder, predictor.manifest)
+    direct = np.asarray(network.call(scale(pixels)), np.float32)[:, 0]
+    return float(np.abs(predictor.predict(pixels) - direct).max(initial=0))
+
+
+def _pad(rows: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    if len(rows) == size:
+        return rows
+    return np.concatenate([rows, np.zeros((size - len(rows), *rows.shape[1:]), np.uint8)])

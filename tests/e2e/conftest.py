@@ -1,0 +1,169 @@
+"""Real processes: every command runs as a user would run it, with a small network that loads like the real one."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from sqlalchemy import Engine
+from tests.tiny import make_tiny_artifact
+
+from core.settings import Settings, load_settings
+from db.engine import open_engine
+
+DEADLINE_SECONDS = 90.0
+MODEL = "tiny"
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:
+    """Return the first truthy value of the condition; fail the test if it does not come in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"waited {seconds:g} s in vain for {what}")
+
+
+def processes_of(data_dir: Path) -> list[int]:
+    """Return the live processes that were started with this data directory."""
+    mark = f"FACESIEVE_DATA_DIR={data_dir}".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "environ").read_bytes().split(b"\0")
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if mark in words and state != "Z" and int(folder.name) != os.getpid():
+            found.append(int(folder.name))
+    return found
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the direct children of a process."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+class Site:
+    """One installation: a data directory, and the four commands with its environment."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.folder = folder
+        self.data_dir = folder / "data"
+        self.environment = (
+            os.environ | {"FACESIEVE_DATA_DIR": str(self.data_dir), "FACESIEVE_MODEL": MODEL} | environment
+        )
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of a process with this environment."""
+        return load_settings(data_dir=self.data_dir, model=MODEL)
+
+    @property
+    def engine(self) -> Engine:
+        """The results database."""
+        return open_engine(self.settings)
+
+    def run(self, *words: str | Path, timeout: float = 150.0) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            self._command(words), env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    def ok(self, *words: str | Path) -> str:
+        """Run a command that must succeed, and return what it printed."""
+        done = self.run(*words)
+        assert done.returncode == 0, f"{words} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def start(self, *words: str | Path) -> subprocess.Popen[bytes]:
+        """Start a command; its output goes to a file beside the data directory."""
+        log = (self.folder / f"{words[0]}-{time.monotonic_ns()}.log").open("wb")
+        with log:
+            return subprocess.Popen(
+                self._command(words), env=self.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    @contextmanager
+    def worker(self, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a worker for the length of a block."""
+        process = self.start("worker", "start", *options)
+        try:
+            yield process
+        finally:
+            stop(process)
+
+    def log(self) -> str:
+        """Return what all started commands have printed."""
+        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
+
+    def _command(self, words: tuple[str | Path, ...]) -> list[str]:
+        return [sys.executable, "-m", *map(str, words)]
+
+
+def stop(process: "subprocess.Popen[bytes]") -> int:
+    """Stop a process in order and return its exit code."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        return process.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with an artifact of the small network."""
+    data_dir = tmp_path_factory.mktemp("tiny")
+    make_tiny_artifact(load_settings(data_dir=data_dir), MODEL)
+    return data_dir / "models"
+
+
+@pytest.fixture
+def make_site(tmp_path: Path, tiny_models: Path) -> Iterator[Callable[..., Site]]:
+    """Make an installation; after the test nothing of it may be running."""
+    made: list[Site] = []
+
+    def make(**environment: str) -> Site:
+        site = Site(tmp_path, **environment)
+        shutil.copytree(tiny_models, site.data_dir / "models")
+        made.append(site)
+        return site
+
+    yield make
+    for site in made:
+        left = [pid for pid in processes_of(site.data_dir)]
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        assert not left, f"still running: {left}\n{site.log()}"
+
+
+@pytest.fixture
+def site(make_site: Callable[..., Site]) -> Site:
+    """An installation with the default settings."""
+    return make_site()
+
+
+def write_images(folder: Path, number: int, *, size: int = 48) -> list[Path]:
+    """Write so many small JPEG files, ten different ones over and over."""
+    rng = np.random.default_rng(1)
+    contents = [cv2.imencode(".jpg", rng.integers(0, 256, (size, size, 3), np.uint8))[1].tobytes() for _ in range(10)]
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for index in range(number):
+        path = folder / f"{index // 1000:02d}" / f"{index:06d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(contents[index % 10])
+        paths.append(path)
+    return paths
