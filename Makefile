@@ -12,7 +12,7 @@ help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.run  ## Score the example images: embedded Valkey, a Celery worker with TensorFlow, SQLite
-	FACESIEVE_DATA_DIR=$(DEMO_DATA) $(BIN)/model init --if-missing
+	test -d $(DEMO_DATA)/models/untrained || FACESIEVE_DATA_DIR=$(DEMO_DATA) $(BIN)/model init
 	FACESIEVE_DATA_DIR=$(DEMO_DATA) $(BIN)/producer run examples/faces
 	FACESIEVE_DATA_DIR=$(DEMO_DATA) $(BIN)/db list
 	FACESIEVE_DATA_DIR=$(DEMO_DATA) $(BIN)/db verify

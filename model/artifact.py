@@ -42,8 +42,8 @@ def verify(folder: Path) -> Manifest:
     found = digest(folder / manifest.file)
     if found != manifest.sha256:
         raise ModelBrokenError(
-            f"model {manifest.name}: {folder / manifest.file} was changed: its SHA-256 starts with {found[:12]}, the "
-            f"manifest says {manifest.sha256[:12]}; import it again"
+            f"model {manifest.name}: {folder / manifest.file} was changed: its sha256 is {found[:12]}..., "
+            f"the manifest says {manifest.sha256[:12]}...; import it again"
         )
     return manifest
 

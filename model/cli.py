@@ -1,145 +1,128 @@
-"""The command line ``model``: make, list and show artifacts."""
+"""``model``: make, list and show models."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from core.cli import DataDirOption, JsonOption, console, new_app, print_json, printable, run, settings_from
+from core.cli import JsonOption, console, new_app, print_json, printable, read_settings, run
+from core.errors import ModelError
 
 if TYPE_CHECKING:
     from core.manifest import Manifest
 
-app = new_app(
-    "Make, list and show models. A model is kept as an artifact: its weights and a manifest that says what they are."
-)
+app = new_app("Make, list and show models. Each is an artifact: a folder of its weights and a manifest about them.")
 
+NameOption = Annotated[str, typer.Option(help="Name of the new artifact.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the artifact of that name.")]
 
 
-def main() -> None:
-    """Run the command line."""
-    run(app)
-
-
-@app.command("init")
+@app.command()
 def init(
-    name: Annotated[str, typer.Option(help="Name of the artifact.")] = "untrained",
-    seed: Annotated[int, typer.Option(help="Seed of the weights; the same seed gives the same model.")] = 0,
+    name: NameOption = "untrained",
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same model.")] = 0,
     overwrite: OverwriteOption = False,
-    data_dir: DataDirOption = None,
 ) -> None:
-    """Make a model with random weights, to try the system with.
+    """Make a model with random weights, to try the system with. Its scores mean nothing.
 
-    Its scores mean nothing.
-
-    Example: `model init`
+    Example:
+        model init
     """
-    settings = settings_from(data_dir=data_dir)
     from model.importer import init_untrained
 
-    _report_made(init_untrained(settings, name=name, seed=seed, overwrite=overwrite))
+    _report_made(init_untrained(read_settings(), name=name, seed=seed, overwrite=overwrite))
 
 
 @app.command("import")
-def import_(
+def import_command(
     file: Annotated[Path, typer.Argument(help="A .keras, .h5 or .hdf5 file, or a SavedModel folder.")],
-    name: Annotated[str, typer.Option(help="Name of the artifact.", show_default=False)],
+    name: NameOption,
     preprocess: Annotated[
         Literal["card", "rgb-area"],
-        typer.Option(help="How images are prepared: as the published model's card does, or RGB with area scaling."),
+        typer.Option(help="How it wants its images: as the published model's card has them, or RGB, area-scaled."),
     ] = "card",
     untrained: Annotated[bool, typer.Option("--untrained", help="Mark its scores as meaningless.")] = False,
     overwrite: OverwriteOption = False,
-    data_dir: DataDirOption = None,
 ) -> None:
-    """Make an artifact of a model file.
+    """Make an artifact of a model file. One that would run code when it is loaded is refused.
 
-    The model must map images of 224 x 224 x 3, values in [0, 1], to one probability of a real face. Files that would
-    run code when loaded are refused.
+    The model must turn 224 x 224 x 3 values in [0, 1] into one value, the probability that the face is real.
 
-    Example: `model import face_classification_model1.h5 --name card`
+    Examples:
+        model import face_classification_model1.h5 --name card
+
+        model import ./exported --name mine --preprocess rgb-area
     """
-    settings = settings_from(data_dir=data_dir)
     from model.importer import import_model
 
     manifest = import_model(
-        settings, file, name=name, preprocess=preprocess, trained=not untrained, overwrite=overwrite
+        read_settings(), file, name=name, preprocess=preprocess, trained=not untrained, overwrite=overwrite
     )
     _report_made(manifest)
 
 
 @app.command("list")
-def list_(json: JsonOption = False, data_dir: DataDirOption = None) -> None:
+def list_command(as_json: JsonOption = False) -> None:
     """List the models.
 
-    Example: `model list`
+    Example:
+        model list --json
     """
-    from core.manifest import Manifest
     from model.artifact import list_artifacts
 
-    artifacts = list_artifacts(settings_from(data_dir=data_dir))
-    if json:
-        print_json(
-            [
-                {"folder": str(folder), "manifest": _as_json(found)}
-                if isinstance(found, Manifest)
-                else {"folder": str(folder), "error": str(found)}
-                for folder, found in artifacts
-            ]
-        )
+    artifacts = list_artifacts(read_settings())
+    if as_json:
+        print_json([_as_json(folder, found) for folder, found in artifacts])
         return
     if not artifacts:
-        console().print("no models: make one with `model init`, or `model import FILE --name NAME`")
+        console().print("no models: make one with `model init` or `model import FILE --name NAME`")
         return
     from rich.table import Table
 
-    table = Table("name", "trained", "architecture", "preprocess", "weights", "id")
+    table = Table("name", "trained", "architecture", "preprocess", "weights", "id", box=None)
     for folder, found in artifacts:
-        if isinstance(found, Manifest):
-            table.add_row(
-                found.name,
-                "yes" if found.trained else "no",
-                found.architecture,
-                found.preprocess,
-                f"{found.parameters:,}",
-                found.id[:12],
-            )
+        if isinstance(found, ModelError):
+            table.add_row(printable(folder.name), "broken: see `model show`")
         else:
-            table.add_row(printable(folder.name), "broken")
+            trained = "yes" if found.trained else "no"
+            weights = f"{found.parameters:,}"
+            table.add_row(found.name, trained, found.architecture, found.preprocess, weights, found.id[:12])
     console().print(table)
 
 
-@app.command("show")
+@app.command()
 def show(
     name: Annotated[str, typer.Argument(help="Name of an artifact, or path of its folder.")],
-    json: JsonOption = False,
-    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show one model's manifest and check its weights against it.
+    """Show the manifest of a model, once its weights have been checked against it.
 
-    Example: `model show untrained`
+    Example:
+        model show untrained
     """
     from core.manifest import find_artifact
     from model.artifact import verify
 
-    folder = find_artifact(name, settings_from(data_dir=data_dir))
-    manifest = verify(folder)
-    if json:
-        print_json({"folder": str(folder), "manifest": _as_json(manifest)})
+    folder = find_artifact(name, read_settings())
+    shown = _as_json(folder, verify(folder))
+    if as_json:
+        print_json(shown)
         return
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None)
-    for field, value in ({"folder": folder} | _as_json(manifest)).items():
-        table.add_row(field, printable(str(value)))
-    console().print(table)
+    for field, value in shown.items():
+        console().print(f"{field:16}{printable(str(value))}", markup=False)
 
 
-def _as_json(manifest: "Manifest") -> dict[str, Any]:
-    return {"id": manifest.id, **manifest.model_dump(mode="json")}
+def main() -> None:
+    """Entry point of the console script."""
+    run(app)
+
+
+def _as_json(folder: Path, found: "Manifest | ModelError") -> dict[str, Any]:
+    if isinstance(found, ModelError):
+        return {"name": folder.name, "folder": str(folder), "error": str(found)}
+    return {"name": found.name, "id": found.id, "folder": str(folder), **found.model_dump(mode="json")}
 
 
 def _report_made(manifest: "Manifest") -> None:
-    note = "" if manifest.trained else " Its scores mean nothing: it is not trained."
-    console().print(f"made model {manifest.name} ({manifest.parameters:,} weights, id {manifest.id[:12]}).{note}")
+    untrained = "" if manifest.trained else "; it is not trained, so its scores mean nothing"
+    console().print(f"made model {manifest.name}, {manifest.parameters:,} weights, id {manifest.id[:12]}{untrained}")

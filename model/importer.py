@@ -1,6 +1,5 @@
 """Make artifacts: from random weights, and from model files of other origin. Needs TensorFlow."""
 
-import json
 import re
 import shutil
 import zipfile
@@ -75,7 +74,7 @@ def import_model(
     """
     _check_name(name, settings, overwrite=overwrite)
     _check_kind(source)
-    origin = f"{source.name}, SHA-256 {digest(source)}"
+    origin = f"{source.name}, sha256 {digest(source)}"
     if not source.is_dir():
         network = load_keras(source)
         check_network(network, source)
@@ -179,7 +178,7 @@ def _check_kind(source: Path) -> None:
         if not (source / "saved_model.pb").is_file():
             raise UsageError(f"folder {source} holds no saved_model.pb: name {_KINDS}")
         return
-    magic = _MAGIC.get(source.suffix.lower())
+    magic = _MAGIC.get(source.suffix)
     if magic is None:
         raise UsageError(f"{source} is of no kind that can be imported: name {_KINDS}")
     try:
@@ -194,24 +193,35 @@ def _check_kind(source: Path) -> None:
 
 
 def _save_reproducibly(model: Any, path: Path) -> None:
-    """Save a ``keras.Model`` without the time of saving, so that the same model gives the same file."""
+    """Save a ``keras.Model`` so that the same model gives the same bytes, and with them the same identity."""
     scratch = path.with_suffix(".scratch.keras")
     model.save(scratch)
-    with zipfile.ZipFile(scratch) as dated, zipfile.ZipFile(path, "w") as archive:
-        for name in dated.namelist():
-            content = dated.read(name)
+    with zipfile.ZipFile(scratch) as saved, zipfile.ZipFile(path, "w") as archive:
+        for name in saved.namelist():
+            content = saved.read(name)
             if name == "metadata.json":
-                metadata = json.loads(content)
-                metadata.pop("date_saved", None)
-                content = json.dumps(metadata).encode()
+                content = re.sub(rb', "date_saved": "[^"]*"', b"", content)
+            elif name == "config.json":
+                content = _number_shared_objects(content)
             archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980
     scratch.unlink()
 
 
+def _number_shared_objects(config: bytes) -> bytes:
+    """Number the objects that layers share from 1 on: Keras writes their addresses in memory."""
+    numbers: dict[bytes, int] = {}
+    return re.sub(
+        rb'("shared_object_id": )(\d+)',
+        lambda found: found[1] + str(numbers.setdefault(found[2], len(numbers) + 1)).encode(),
+        config,
+    )
+
+
 def _describe(weights: Path, parameters: int, **fields: Any) -> Manifest:
+    is_file = weights.is_file()
     return Manifest(
-        format="keras" if weights.suffix else "saved_model",
-        file=weights.name,
+        format="keras" if is_file else "saved_model",
+        file="model.keras" if is_file else "saved_model",
         sha256=digest(weights),
         architecture="card-resnet" if parameters == PARAMETERS else "imported",
         parameters=parameters,

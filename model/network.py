@@ -1,6 +1,6 @@
 """Load the network of an artifact, or of a file that is to become one. Needs TensorFlow."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,7 +18,7 @@ class Network:
 
     Attributes:
         call: runs it for inference: float32 tensor in [0, 1] of shape (n, 224, 224, 3) to a tensor of shape (n, 1).
-        input_shape: as it was declared, None for what may vary; None as a whole if it has not one input.
+        input_shape: as it was declared, None for what may vary; None as a whole if nothing was declared.
         parameters: number of weights, trainable or not.
         root: the ``keras.Model``, or the loaded SavedModel, whose variables TensorFlow drops when nothing holds it.
     """
@@ -44,6 +44,7 @@ def load_keras(path: Path) -> Network:
 
     Raises:
         ModelBrokenError: it does not load.
+        ModelShapeError: it has not one input and one output.
         UnsafeModelError: loading it would run code from the file.
     """
     if path.suffix == ".keras":
@@ -56,10 +57,12 @@ def load_keras(path: Path) -> Network:
         if "safe_mode" in str(error):
             raise UnsafeModelError(f"{path} holds code: {reason}; save it without Lambda layers") from error
         raise ModelBrokenError(f"{path} does not load: {reason}") from error
-    shape = getattr(model, "input_shape", None)
+    _check_counts(path, getattr(model, "inputs", None) or (), getattr(model, "outputs", None) or ())
+    # Made anew, since older files wrap the one input in a list, and Keras then warns at each call.
+    model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     return Network(
         call=lambda pixels: model(pixels, training=False),
-        input_shape=shape if isinstance(shape, tuple) else None,
+        input_shape=model.input_shape,
         parameters=model.count_params(),
         root=model,
     )
@@ -84,8 +87,7 @@ def load_saved_model(path: Path) -> Network:
         raise ModelShapeError(f"{path} has no endpoint serving_default (found: {found}): use `model.export(...)`")
     serve = root.signatures[names[0]]
     inputs, outputs = serve.structured_input_signature[1], serve.structured_outputs
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise ModelShapeError(f"{path} has {len(inputs)} inputs and {len(outputs)} outputs, it must have one of each")
+    _check_counts(path, inputs, outputs)
     ((input_name, spec),) = inputs.items()
     (output_name,) = outputs
     return Network(
@@ -94,6 +96,11 @@ def load_saved_model(path: Path) -> Network:
         parameters=sum(prod(variable.shape) for variable in serve.variables),
         root=root,
     )
+
+
+def _check_counts(path: Path, inputs: Sized, outputs: Sized) -> None:
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ModelShapeError(f"{path} has {len(inputs)} inputs and {len(outputs)} outputs, it must have one of each")
 
 
 def _first_sentence(error: Exception) -> str:

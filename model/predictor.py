@@ -111,6 +111,16 @@ class Predictor:
         return output[:, 0]
 
 
+def check_engine(name: str) -> None:
+    """Check the name of an engine; nothing is loaded.
+
+    Raises:
+        UsageError: there is no such engine.
+    """
+    if name not in ENGINES:
+        raise UsageError(f"engine {name}: choose one of {', '.join(ENGINES)}")
+
+
 def load_predictor(folder: Path, *, engine: str = "auto", batch_size: int = 32) -> Predictor:
     """Check and load the artifact in a folder. Call ``warm_up`` before the first real image.
 
@@ -123,8 +133,7 @@ def load_predictor(folder: Path, *, engine: str = "auto", batch_size: int = 32) 
         UsageError: there is no such engine.
         ModelError: the artifact is missing, changed, broken or unsafe, or TensorFlow is not installed.
     """
-    if engine not in ENGINES:
-        raise UsageError(f"engine {engine}: choose one of {', '.join(ENGINES)}")
+    check_engine(engine)
     manifest = verify(folder)
     from model.tensorflow_engine import TensorFlowEngine
 

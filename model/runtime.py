@@ -1,18 +1,9 @@
-"""Load the heavy libraries: TensorFlow and Keras late and quietly, cv2 with a limit. Importing this loads none."""
+"""Import TensorFlow and Keras, late and quietly. Only this package imports them."""
 
 import os
 from typing import Any
 
 from core.errors import ModelError
-
-
-def limit_cv2(max_pixels: int) -> None:
-    """Make cv2 refuse larger images itself, those too whose header states a smaller size than they have.
-
-    cv2 reads this limit when it is loaded, so call it before ``model.preprocess`` is imported; later it has no effect
-    and cv2's default of 2^30 pixels is in force.
-    """
-    os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(max_pixels)
 
 
 def import_tensorflow() -> Any:

@@ -44,13 +44,12 @@ def check_saved_model(folder: Path) -> None:
         UnsafeModelError: the graph reads or writes files or runs Python.
     """
     import_tensorflow()
-    from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
     saved_model = SavedModel()
     try:
         saved_model.ParseFromString((folder / "saved_model.pb").read_bytes())
-    except (OSError, DecodeError) as error:
+    except Exception as error:  # OSError, or a kind that protobuf keeps to itself
         raise ModelBrokenError(f"{folder} holds no readable saved_model.pb: {error}") from error
     for meta in saved_model.meta_graphs:
         if not meta.object_graph_def.nodes:  # its main graph would be run to load it

@@ -1,0 +1,172 @@
+"""The schema: migrations lead to what the program expects, and anything else is refused in one line."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, inspect, text, update
+
+import db.engine
+from core.errors import DatabaseError, FacesieveError, SchemaError
+from core.settings import load_settings
+from db import schema
+from db.engine import make_engine, open_engine, schema_version, upgrade
+from db.queries import Filter, list_verdicts
+from tests.integration.builders import Books, refs, scored, write
+
+VERSIONS = Path(db.engine.__file__).parent / "migrations" / "versions"
+
+
+@pytest.fixture
+def empty(empty_database_url: str) -> Engine:
+    """An engine of a database without tables."""
+    engine = make_engine(load_settings(database_url=empty_database_url))
+    yield engine
+    engine.dispose()
+
+
+def labels(engine: Engine) -> dict[str, str]:
+    """Return the label of each image, by the end of its URI."""
+    return {row["uri"][-9:-4]: row["label"] for row in list_verdicts(engine, Filter())}
+
+
+def test_migrations_lead_to_the_tables_of_the_program(empty: Engine) -> None:
+    upgrade(empty)
+    with empty.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, schema.metadata) == []
+
+
+def test_migrations_lead_to_the_columns_of_the_view(empty: Engine) -> None:
+    upgrade(empty)
+    columns = [column["name"] for column in inspect(empty).get_columns("labelled_verdict")]
+    assert columns == [column.name for column in schema.labelled_verdict.columns]
+
+
+def test_an_upgrade_brings_a_database_to_the_programs_version_and_again_changes_nothing(empty: Engine) -> None:
+    assert schema_version(empty) is None
+    upgrade(empty)
+    assert schema_version(empty) == schema.HEAD
+    upgrade(empty)
+    assert schema_version(empty) == schema.HEAD
+
+
+def test_the_programs_version_is_the_newest_migration() -> None:
+    revisions = {}
+    for file in VERSIONS.glob("*.py"):
+        names = {
+            node.targets[0].id: ast.literal_eval(node.value)
+            for node in ast.parse(file.read_text()).body
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        }
+        revisions[names["revision"]] = names["down_revision"]
+    assert set(revisions) - set(revisions.values()) == {schema.HEAD}
+    assert max(revisions) == schema.HEAD  # versions are compared as text
+
+
+def test_two_upgrades_at_once_do_no_harm(empty: Engine, empty_database_url: str) -> None:
+    command = [sys.executable, "-m", "db", "--database", empty_database_url, "upgrade"]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (0, "")
+    assert schema_version(empty) == schema.HEAD
+
+
+def test_an_sqlite_file_is_made_and_upgraded_when_it_is_opened(tmp_path: Path) -> None:
+    engine = open_engine(load_settings(database_url=f"sqlite:///{tmp_path / 'new.db'}"))
+    assert schema_version(engine) == schema.HEAD
+    engine.dispose()
+
+
+def test_a_server_without_tables_is_refused_with_what_to_do(empty: Engine, empty_database_url: str) -> None:
+    if empty.dialect.name == "sqlite":
+        open_engine(load_settings(database_url=empty_database_url)).dispose()
+        assert schema_version(empty) == schema.HEAD
+    else:
+        with pytest.raises(SchemaError, match="run `db upgrade`"):
+            open_engine(load_settings(database_url=empty_database_url))
+        assert schema_version(empty) is None
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [("0000", "older than this program's .* run `db upgrade`"), ("9999", "newer than this program's .* install")],
+)
+def test_a_schema_of_another_version_is_refused_in_one_line(
+    version: str, expected: str, engine: Engine, database_url: str
+) -> None:
+    write(engine, text("UPDATE alembic_version SET version_num = :version").bindparams(version=version))
+    with pytest.raises(SchemaError, match=expected) as caught:
+        open_engine(load_settings(database_url=database_url))
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_follow_the_thresholds_of_the_model(books: Books, engine: Engine) -> None:
+    scores = [0.0, 0.2, 0.3, 0.4, 0.5, 0.9, 1.0]
+    books.save([scored(ref, score) for ref, score in zip(refs(7), scores, strict=True)])
+    assert list(labels(engine).values()) == ["generated"] * 5 + ["real"] * 2
+    write(engine, update(schema.model).values(generated_below=0.2, real_above=0.4))
+    assert list(labels(engine).values()) == ["generated"] * 2 + ["unsure"] * 2 + ["real"] * 3
+
+
+def test_every_label_of_an_untrained_model_says_so(new_books: Callable[..., Books], engine: Engine) -> None:
+    books = new_books("untrained", trained=False)
+    books.save([scored(ref, score) for ref, score in zip(refs(2), [0.1, 0.9], strict=True)])
+    assert labels(engine) == {"00000": "generated (untrained)", "00001": "real (untrained)"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hush",
+        "mysql://me:hush@host/db",
+        "postgresql+psycopg2://me:hush@host/db",
+        "postgresql+psycopg://me:hush@host:port/db",
+        "postgresql+psycopg://me:hu@sh:hush@host:port/db",
+        "postgresql+nothing://me:hush@host/db",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite://me:hush@host/",
+        "sqlite:////nowhere/at/all/hush.db",
+        "://me:hush@host/db",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_one_line_without_its_password(url: str) -> None:
+    with pytest.raises(DatabaseError) as caught:
+        make_engine(load_settings(database_url=url))
+    assert "me:hush" not in str(caught.value)
+    assert ":hush@" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hush@127.0.0.1:1/db",
+        "postgresql+psycopg://me:hush@127.0.0.1:1/db?connect_timeout=2",
+        "postgresql://127.0.0.1:1/db?user=me&password=hush",
+    ],
+)
+def test_a_server_that_is_down_is_one_line_without_its_password(url: str) -> None:
+    with pytest.raises(DatabaseError) as caught:
+        open_engine(load_settings(database_url=url))
+    assert "hush" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "127.0.0.1" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"this is no database, " * 100, b"SQLite format 3\0" + b"\xff" * 2000])
+def test_a_file_that_is_no_database_is_refused_and_left_alone(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "faces.db"
+    path.write_bytes(content)
+    with pytest.raises(FacesieveError, match=r"faces\.db failed"):
+        open_engine(load_settings(database_url=f"sqlite:///{path}"))
+    assert path.read_bytes() == content

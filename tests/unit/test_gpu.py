@@ -1,0 +1,108 @@
+"""Which child sees which GPU."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.errors import UsageError
+from worker.gpu import NO_GPU, PIN, pin, plan_slots, visible_gpus
+
+TWO_GPUS = "GPU 0: NVIDIA H100 (UUID: GPU-aaaa)\nGPU 1: NVIDIA H100 (UUID: GPU-bbbb)"
+MIG = "GPU 0: NVIDIA H100 (UUID: GPU-aaaa)\n  MIG 1g.10gb Device 0: (UUID: MIG-cccc)"
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
+    """Put a program with this output and exit code before all others of that name."""
+    monkeypatch.delenv(PIN, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    def install(output: str, code: int = 0) -> None:
+        script = tmp_path / "nvidia-smi"
+        script.write_text(f"#!/bin/sh\ncat <<'END'\n{output}\nEND\nexit {code}\n")
+        script.chmod(0o755)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("gpus", "slots", "available", "planned"),
+    [
+        ("auto", None, ["0", "1"], ["0", "1"]),
+        ("auto", 1, ["0", "1"], ["0"]),
+        ("auto", None, [], [NO_GPU]),
+        ("auto", 3, [], [NO_GPU] * 3),
+        ("all", None, ["0", "1"], ["0", "1"]),
+        ("none", None, ["0", "1"], [NO_GPU]),
+        ("none", 4, ["0", "1"], [NO_GPU] * 4),
+        ("1", None, ["0", "1"], ["1"]),
+        ("1,0", None, ["0", "1"], ["1", "0"]),
+        (" 0 , 1 ", None, ["0", "1"], ["0", "1"]),
+        ("GPU-aaaa", None, ["GPU-aaaa", "GPU-bbbb"], ["GPU-aaaa"]),
+    ],
+)
+def test_each_child_gets_a_gpu_or_the_cpu(
+    gpus: str, slots: int | None, available: list[str], planned: list[str]
+) -> None:
+    assert plan_slots(gpus, slots, available) == planned
+
+
+@pytest.mark.parametrize(
+    ("gpus", "slots", "available"),
+    [
+        ("all", None, []),
+        ("2", None, ["0", "1"]),
+        ("0,2", None, ["0", "1"]),
+        ("0", None, []),
+        (",", None, ["0"]),
+        ("some", None, ["0"]),
+        ("auto", 3, ["0", "1"]),
+        ("0", 2, ["0", "1"]),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_a_mistake_of_the_user(gpus: str, slots: int | None, available: list[str]) -> None:
+    with pytest.raises(UsageError, match="--gpus|--slots"):
+        plan_slots(gpus, slots, available)
+
+
+def test_the_gpus_are_those_that_the_driver_lists(nvidia_smi: Callable[..., None]) -> None:
+    nvidia_smi(TWO_GPUS)
+    assert visible_gpus() == ["0", "1"]
+
+
+def test_the_parts_of_a_divided_gpu_are_not_gpus(nvidia_smi: Callable[..., None]) -> None:
+    nvidia_smi(MIG)
+    assert visible_gpus() == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "visible"),
+    [("1", ["1"]), (" 1 , 0 ", ["1", "0"]), ("", []), (NO_GPU, []), ("GPU-bbbb", ["GPU-bbbb"])],
+)
+def test_a_restriction_by_the_environment_is_respected(
+    allowed: str, visible: list[str], nvidia_smi: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia_smi(TWO_GPUS)
+    monkeypatch.setenv(PIN, allowed)
+    assert visible_gpus() == visible
+
+
+def test_a_driver_that_fails_means_no_gpu(nvidia_smi: Callable[..., None]) -> None:
+    nvidia_smi("NVIDIA-SMI has failed", 9)
+    assert visible_gpus() == []
+
+
+def test_no_driver_means_no_gpu_whatever_the_environment_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv(PIN, "0")
+    assert visible_gpus() == []
+
+
+def test_a_pinned_process_sees_its_device_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PIN, "0,1")
+    pin("1")
+    assert os.environ[PIN] == "1"

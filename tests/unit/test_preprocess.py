@@ -1,0 +1,328 @@
+"""Decoding: the same pixels as the published model's own snippet, and a named failure for everything else."""
+
+import random
+import struct
+import zlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from core.errors import ImageError
+from core.verdicts import Status
+from model.preprocess import configure_cv2, decode, scale
+
+MAX_PIXELS = 10**6
+WIDTH, HEIGHT = 301, 207
+EXTENSIONS = (".jpg", ".png", ".webp", ".gif", ".bmp", ".tiff", ".avif", ".jp2", ".ppm", ".pgm")
+ANIMATED = (".gif", ".webp", ".png")
+configure_cv2()
+
+
+@cache
+def picture(width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
+    """A colour image, smooth enough to compress, of which no two parts are alike."""
+    noise = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@cache
+def encoded(extension: str) -> bytes:
+    image = cv2.cvtColor(picture(), cv2.COLOR_BGR2GRAY) if extension == ".pgm" else picture()
+    return encode(extension, image)
+
+
+@cache
+def animated(extension: str) -> bytes:
+    animation = cv2.Animation()
+    animation.frames = [picture(), 255 - picture(), picture() // 2]
+    animation.durations = [50, 50, 50]
+    done, data = cv2.imencodeanimation(extension, animation)
+    assert done
+    return data.tobytes()
+
+
+def encode(extension: str, image: NDArray[Any], *options: int) -> bytes:
+    done, data = cv2.imencode(extension, image, options)
+    assert done
+    return data.tobytes()
+
+
+def as_the_card_does(path: Path) -> NDArray[np.float32]:
+    """What the published model's card tells its users to do."""
+    image = cv2.imread(str(path))
+    image = cv2.resize(image, (224, 224))
+    return (image / 255.0).astype(np.float32)
+
+
+def assert_like_the_card(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(data)
+    found = decode(data, "card", max_pixels=MAX_PIXELS)
+    assert found.pixels.dtype == np.uint8
+    assert found.pixels.shape == (224, 224, 3)
+    np.testing.assert_array_equal(scale(found.pixels), as_the_card_does(path))
+
+
+def failure_of(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        decode(data, "card", max_pixels=max_pixels)
+    assert caught.value.reason
+    return caught.value
+
+
+def with_exif_orientation(jpeg: bytes, orientation: int) -> bytes:
+    entry = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
+    tiff = b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+    body = b"Exif\0\0" + tiff
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
+
+
+def png_chunk(name: bytes, body: bytes, stated_length: int | None = None) -> bytes:
+    length = len(body) if stated_length is None else stated_length
+    return struct.pack(">I", length) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def cmyk_jpeg(ink: tuple[int, int, int, int]) -> bytes:
+    """One block of one colour, written by hand: its first coefficients are all there is.
+
+    Args:
+        ink: cyan, magenta, yellow, key; 255 is none, as Adobe writes it.
+    """
+    bits = ""
+    for value in ink:
+        first = 8 * (value - 128)
+        category = abs(first).bit_length()
+        code = {0: "00", 10: "01", 11: "10"}[category]
+        digits = f"{first if first > 0 else first + (1 << category) - 1:0{category}b}" if category else ""
+        bits += code + digits + "0"  # the other coefficients: none
+    bits += "1" * (-len(bits) % 8)
+    scan = bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)).replace(b"\xff", b"\xff\0")
+    segments = [
+        (0xEE, b"Adobe\0\x64\0\0\0\0\0"),
+        (0xDB, b"\0" + b"\1" * 64),
+        (0xC0, b"\x08" + struct.pack(">HHB", 8, 8, 4) + b"".join(bytes([i, 0x11, 0]) for i in range(1, 5))),
+        (0xC4, b"\0" + bytes([0, 3]) + bytes(14) + bytes([0, 10, 11])),
+        (0xC4, b"\x10" + bytes([1]) + bytes(15) + b"\0"),
+        (0xDA, b"\4" + b"".join(bytes([i, 0]) for i in range(1, 5)) + b"\0\x3f\0"),
+    ]
+    head = b"".join(bytes([0xFF, kind]) + struct.pack(">H", len(body) + 2) + body for kind, body in segments)
+    return b"\xff\xd8" + head + scan + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_the_card_preset_gives_the_bits_of_the_cards_own_snippet(extension: str, tmp_path: Path) -> None:
+    assert_like_the_card(encoded(extension), tmp_path)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (3, 501), (97, 33), (224, 224), (225, 223), (1009, 611)])
+def test_the_card_preset_gives_the_snippets_bits_for_any_size(width: int, height: int, tmp_path: Path) -> None:
+    assert_like_the_card(encode(".jpg", picture(width, height)), tmp_path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_is_applied(orientation: int, tmp_path: Path) -> None:
+    data = with_exif_orientation(encoded(".jpg"), orientation)
+
+    assert_like_the_card(data, tmp_path)
+    found = decode(data, "card", max_pixels=MAX_PIXELS)
+    assert (found.width, found.height) == ((WIDTH, HEIGHT) if orientation < 5 else (HEIGHT, WIDTH))
+    upright = decode(encoded(".jpg"), "card", max_pixels=MAX_PIXELS)
+    assert np.array_equal(found.pixels, upright.pixels) == (orientation == 1)
+
+
+def test_alpha_is_dropped(tmp_path: Path) -> None:
+    alpha = np.arange(WIDTH * HEIGHT, dtype=np.uint8).reshape(HEIGHT, WIDTH)
+    data = encode(".png", np.dstack([picture(), alpha]))
+
+    assert_like_the_card(data, tmp_path)
+    opaque = decode(encoded(".png"), "card", max_pixels=MAX_PIXELS)
+    np.testing.assert_array_equal(decode(data, "card", max_pixels=MAX_PIXELS).pixels, opaque.pixels)
+
+
+@pytest.mark.parametrize("extension", [".png", ".tiff"])
+def test_sixteen_bits_a_channel_are_converted_to_eight(extension: str, tmp_path: Path) -> None:
+    data = encode(extension, picture().astype(np.uint16) * 257)
+
+    assert_like_the_card(data, tmp_path)
+    eight = decode(encoded(".png"), "card", max_pixels=MAX_PIXELS)
+    np.testing.assert_array_equal(decode(data, "card", max_pixels=MAX_PIXELS).pixels, eight.pixels)
+
+
+def test_grey_images_get_three_equal_channels(tmp_path: Path) -> None:
+    data = encode(".jpg", cv2.cvtColor(picture(), cv2.COLOR_BGR2GRAY))
+
+    assert_like_the_card(data, tmp_path)
+    pixels = decode(data, "card", max_pixels=MAX_PIXELS).pixels
+    assert (pixels == pixels[:, :, :1]).all()
+
+
+def test_cmyk_is_converted(tmp_path: Path) -> None:
+    cyan = cmyk_jpeg((0, 255, 255, 255))
+
+    assert_like_the_card(cyan, tmp_path)
+    blue, green, red = decode(cyan, "card", max_pixels=MAX_PIXELS).pixels[0, 0]
+    assert min(blue, green) > 250
+    assert red < 5
+
+
+@pytest.mark.parametrize("extension", ANIMATED)
+def test_the_first_frame_of_an_animation_is_taken(extension: str, tmp_path: Path) -> None:
+    found = decode(animated(extension), "card", max_pixels=MAX_PIXELS)
+
+    assert_like_the_card(animated(extension), tmp_path)
+    first = decode(encoded(extension), "card", max_pixels=MAX_PIXELS)
+    assert np.abs(found.pixels.astype(int) - first.pixels).mean() < 3
+
+
+def test_of_an_animated_png_with_a_hidden_image_that_image_is_taken() -> None:
+    data = animated(".png")
+    start = data.index(b"fcTL") - 4
+    hidden = data[:start] + data[start + 12 + 26 :]  # without its frame's control, the first image is not animated
+
+    still = decode(encoded(".png"), "card", max_pixels=MAX_PIXELS)
+    np.testing.assert_array_equal(decode(hidden, "card", max_pixels=MAX_PIXELS).pixels, still.pixels)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "method"),
+    [(301, 207, cv2.INTER_LINEAR), (448, 448, cv2.INTER_AREA), (901, 333, cv2.INTER_AREA), (90, 70, cv2.INTER_LINEAR)],
+)
+def test_the_rgb_preset_averages_where_it_shrinks(width: int, height: int, method: int) -> None:
+    image = picture(width, height)
+
+    found = decode(encode(".png", image), "rgb-area", max_pixels=MAX_PIXELS)
+
+    rgb = np.ascontiguousarray(image[:, :, ::-1])
+    np.testing.assert_array_equal(found.pixels, cv2.resize(rgb, (224, 224), interpolation=method))
+
+
+def test_scaling_gives_the_bits_of_the_cards_division_for_every_value() -> None:
+    values = np.arange(256, dtype=np.uint8)
+
+    scaled = scale(values)
+
+    assert scaled.dtype == np.float32
+    np.testing.assert_array_equal(scaled, (values / 255.0).astype(np.float32))
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_too_many_pixels_are_refused_before_decoding(extension: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("was decoded"))
+
+    error = failure_of(encoded(extension), max_pixels=WIDTH * HEIGHT - 1)
+
+    assert error.status is Status.TOO_LARGE
+    assert str(WIDTH * HEIGHT) in error.reason
+    assert str(WIDTH * HEIGHT - 1) in error.reason
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_an_image_of_just_the_limit_is_decoded(extension: str) -> None:
+    found = decode(encoded(extension), "card", max_pixels=WIDTH * HEIGHT)
+
+    assert (found.width, found.height) == (WIDTH, HEIGHT)
+
+
+def test_a_header_that_states_too_few_pixels_does_not_get_past_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imagesize.get", lambda _: (1, 1))
+
+    assert failure_of(encoded(".jpg"), max_pixels=10).status is Status.TOO_LARGE
+
+
+@pytest.mark.parametrize("name", [b"tEXt", b"IDAT", b"PLTE"])
+def test_a_png_that_states_a_huge_chunk_is_refused_before_memory_is_taken(
+    name: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("was decoded"))
+    data = encoded(".png")
+
+    error = failure_of(data[:33] + png_chunk(name, b"abc", 0xFFFF_FFF0) + data[33:])
+
+    assert error.status is Status.UNREADABLE
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 0.8, 0.97])
+def test_a_file_that_was_cut_off_is_truncated(extension: str, share: float) -> None:
+    data = encoded(extension)
+
+    assert failure_of(data[: int(len(data) * share)]).status is Status.TRUNCATED
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png", ".webp", ".gif", ".bmp", ".avif", ".jp2"])
+def test_a_file_without_its_last_byte_is_truncated(extension: str) -> None:
+    assert failure_of(encoded(extension)[:-1]).status is Status.TRUNCATED
+
+
+def test_the_end_of_a_thumbnail_is_not_taken_for_the_end_of_the_image() -> None:
+    thumbnail = b"\xff\xe1" + struct.pack(">H", 2 + len(encoded(".jpg"))) + encoded(".jpg")
+    data = encoded(".jpg")[:2] + thumbnail + encoded(".jpg")[2:]
+
+    assert decode(data, "card", max_pixels=MAX_PIXELS).width == WIDTH
+    assert failure_of(data[:-1000]).status is Status.TRUNCATED
+
+
+@pytest.mark.parametrize("extension", [".png", ".gif", ".webp", ".avif", ".jp2"])
+def test_a_complete_file_with_broken_content_is_unreadable(extension: str) -> None:
+    data = bytearray(encoded(extension))
+    middle = len(data) // 2
+    data[middle : middle + 600] = bytes(600)
+
+    assert failure_of(bytes(data)).status is Status.UNREADABLE
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"x",
+        b"BMW and other words that start like a bitmap" * 3,
+        b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>",
+        b"%PDF-1.7\n",
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99),
+        b"RIFF\x24\0\0\0WAVEfmt " + bytes(99),
+        b"PK\x03\x04" + bytes(99),
+        bytes(1000),
+    ],
+)
+def test_what_is_no_image_of_a_known_format_is_unsupported(data: bytes) -> None:
+    error = failure_of(data)
+
+    assert error.status is Status.UNSUPPORTED
+    assert "JPEG" in error.reason
+
+
+def test_an_empty_file_is_truncated() -> None:
+    error = failure_of(b"")
+
+    assert (error.status, error.reason) == (Status.TRUNCATED, "the file is empty")
+
+
+def test_an_error_of_cv2_is_a_failure_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise cv2.error("assertion failed")
+
+    monkeypatch.setattr(cv2, "imdecode", fail)
+
+    assert failure_of(encoded(".jpg")).status is Status.UNREADABLE
+
+
+@pytest.mark.parametrize("data", [*map(encoded, EXTENSIONS), *map(animated, ANIMATED)])
+def test_no_damage_leads_to_anything_but_pixels_or_a_named_failure(data: bytes) -> None:
+    chance = random.Random(7)
+    for _ in range(40):
+        damaged = bytearray(data)
+        for _ in range(chance.choice([1, 5, 50])):
+            damaged[chance.randrange(min(len(data), chance.choice([50, 500, 10**9])))] = chance.randrange(256)
+        if chance.random() < 0.2:
+            del damaged[chance.randrange(len(damaged)) :]
+        try:
+            pixels = decode(bytes(damaged), "card", max_pixels=MAX_PIXELS).pixels
+        except ImageError as error:
+            assert error.status in set(Status) - {Status.OK}
+        else:
+            assert pixels.shape == (224, 224, 3)

@@ -1,0 +1,212 @@
+"""The conductor of one job, with a fetcher and a predictor that a test can see through."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from core.errors import StorageError
+from core.images import ImageRef
+from core.verdicts import Outcome, Status
+from db.store import Delivery
+from worker.fetch import Fetched
+from worker.runner import Runner
+
+FIRST = Delivery(is_over=False)
+WAIT_SECONDS = 10
+
+
+def refs(count: int) -> list[ImageRef]:
+    """Return images whose names are their positions."""
+    return [ImageRef(f"/{position}", "1-1", 1) for position in range(count)]
+
+
+def position_of(ref: ImageRef) -> int:
+    """Return where the image stands in its job."""
+    return int(ref.uri[1:])
+
+
+def as_pixels(ref: ImageRef) -> Fetched:
+    """Return an image whose first pixel holds its position."""
+    return Fetched(ref, np.full((1, 1, 3), position_of(ref), np.uint8), b"digest", 1, 1)
+
+
+def no_mark(position: int | None) -> None:
+    """Mark nothing."""
+
+
+@dataclass
+class Echo:
+    """Predicts the position that an image's pixels hold, in hundredths."""
+
+    batch_size: int = 4
+    batches: list[int] = field(default_factory=list)
+    on_batch: Callable[[], object] = lambda: None
+
+    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.batches.append(len(batch))
+        self.on_batch()
+        return batch[:, 0, 0, 0].astype(np.float32) / 100
+
+
+@pytest.mark.parametrize("delivery", [FIRST, Delivery(False, losses=1), Delivery(False, losses=1, suspect=5)])
+@pytest.mark.parametrize("count", [0, 1, 4, 11])
+def test_outcomes_are_in_the_order_of_the_images(count: int, delivery: Delivery) -> None:
+    outcomes, _ = Runner(as_pixels, Echo(), threads=3).run(refs(count), delivery, no_mark)
+    assert [outcome.ref for outcome in outcomes] == refs(count)
+    assert [outcome.p_real for outcome in outcomes] == pytest.approx([n / 100 for n in range(count)])
+
+
+def test_a_slow_image_does_not_change_the_order() -> None:
+    others = threading.Event()
+
+    def fetch(ref: ImageRef) -> Fetched:
+        if position_of(ref) == 0:
+            assert others.wait(WAIT_SECONDS)
+        elif position_of(ref) == 5:
+            others.set()
+        return as_pixels(ref)
+
+    outcomes, _ = Runner(fetch, Echo(), threads=2).run(refs(8), FIRST, no_mark)
+    assert [position_of(outcome.ref) for outcome in outcomes] == list(range(8))
+
+
+@pytest.mark.parametrize("delivery", [FIRST, Delivery(False, losses=1)])
+def test_failures_stand_in_their_places_and_the_rest_is_scored(delivery: Delivery) -> None:
+    bad = {0, 3, 4, 9}
+
+    def fetch(ref: ImageRef) -> Fetched | Outcome:
+        return Outcome(ref, Status.TRUNCATED, reason="cut") if position_of(ref) in bad else as_pixels(ref)
+
+    predictor = Echo()
+    outcomes, _ = Runner(fetch, predictor, threads=2).run(refs(10), delivery, no_mark)
+    assert {n for n, outcome in enumerate(outcomes) if outcome.status is Status.TRUNCATED} == bad
+    assert [outcome.ref for outcome in outcomes] == refs(10)
+    assert sum(predictor.batches) == 6
+
+
+def test_a_job_of_failures_alone_needs_no_prediction() -> None:
+    predictor = Echo()
+    outcomes, _ = Runner(lambda ref: Outcome(ref, Status.NOT_FOUND), predictor, threads=2).run(refs(5), FIRST, no_mark)
+    assert len(outcomes) == 5
+    assert predictor.batches == []
+
+
+@pytest.mark.parametrize("delivery", [FIRST, Delivery(False, losses=1)])
+def test_batches_are_full_but_for_the_last(delivery: Delivery) -> None:
+    predictor = Echo(batch_size=4)
+    Runner(as_pixels, predictor, threads=2).run(refs(10), delivery, no_mark)
+    assert predictor.batches == [4, 4, 2]
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(3), np.zeros(5), np.zeros((4, 1))], ids=["few", "many", "nested"])
+def test_scores_that_are_not_one_for_each_image_are_an_error(wrong: NDArray[np.float32]) -> None:
+    predictor = Echo()
+    predictor.predict = lambda batch: wrong  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="shape"):
+        Runner(as_pixels, predictor, threads=1).run(refs(4), FIRST, no_mark)
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf, -0.1, 1.1])
+def test_a_score_that_is_no_probability_is_an_error(score: float) -> None:
+    predictor = Echo()
+    predictor.predict = lambda batch: np.full(len(batch), score)  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="score|probab|nan|inf"):
+        Runner(as_pixels, predictor, threads=1).run(refs(4), FIRST, no_mark)
+
+
+def test_a_storage_that_fails_ends_the_job() -> None:
+    def fetch(ref: ImageRef) -> Fetched:
+        if position_of(ref) == 3:
+            raise StorageError("reading failed: Input/output error")
+        return as_pixels(ref)
+
+    with pytest.raises(StorageError):
+        Runner(fetch, Echo(), threads=2).run(refs(50), FIRST, no_mark)
+
+
+def test_a_runner_goes_on_after_a_job_that_failed() -> None:
+    runner = Runner(as_pixels, predictor := Echo(), threads=2)
+    predictor.on_batch = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        runner.run(refs(50), FIRST, no_mark)
+    predictor.on_batch = lambda: None
+    assert len(runner.run(refs(50), FIRST, no_mark)[0]) == 50
+
+
+def test_images_are_decoded_ahead_of_the_engine_but_not_without_bound() -> None:
+    threads, batch_size = 2, 4
+    ahead = threads + 2 * batch_size
+    fetched: list[ImageRef] = []
+    predictor = Echo(batch_size)
+    gaps = []
+
+    def note_gap() -> None:
+        given = sum(predictor.batches)
+        deadline = time.monotonic() + WAIT_SECONDS
+        while len(fetched) < min(given + batch_size, 100) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        gaps.append(len(fetched) - given)
+
+    predictor.on_batch = note_gap
+    Runner(lambda ref: fetched.append(ref) or as_pixels(ref), predictor, threads=threads).run(refs(100), FIRST, no_mark)
+    assert len(gaps) == 25
+    assert min(gaps[:-1]) >= batch_size
+    assert max(gaps) <= ahead
+
+
+def test_a_first_delivery_marks_nothing() -> None:
+    marks: list[int | None] = []
+    Runner(as_pixels, Echo(), threads=2).run(refs(10), FIRST, marks.append)
+    assert marks == []
+
+
+def test_after_a_loss_each_image_is_marked_before_it_is_fetched_and_none_while_predicting() -> None:
+    events: list[object] = []
+    predictor = Echo(batch_size=2, on_batch=lambda: events.append("predict"))
+
+    def fetch(ref: ImageRef) -> Fetched:
+        events.append(f"fetch {position_of(ref)}")
+        return as_pixels(ref)
+
+    Runner(fetch, predictor, threads=4).run(refs(3), Delivery(False, losses=1), events.append)
+    assert events == [0, "fetch 0", 1, "fetch 1", None, "predict", 2, "fetch 2", None, "predict"]
+
+
+def test_the_suspect_comes_first_so_that_it_is_cleared_or_convicted_soon() -> None:
+    marks: list[int | None] = []
+    Runner(as_pixels, Echo(), threads=2).run(refs(4), Delivery(False, losses=2, suspect=2), marks.append)
+    assert marks == [2, 0, 1, 3, None]
+
+
+def test_a_suspect_beyond_the_end_is_no_suspect() -> None:
+    marks: list[int | None] = []
+    outcomes, _ = Runner(as_pixels, Echo(), threads=2).run(refs(2), Delivery(False, 1, suspect=2), marks.append)
+    assert marks == [0, 1, None]
+    assert len(outcomes) == 2
+
+
+def test_images_that_crashed_are_neither_marked_nor_fetched_again() -> None:
+    marks: list[int | None] = []
+    fetched: list[int] = []
+    delivery = Delivery(False, losses=1, crashed=frozenset({1, 3}))
+    outcomes, _ = Runner(lambda ref: fetched.append(position_of(ref)) or as_pixels(ref), Echo(), threads=2).run(
+        refs(5), delivery, marks.append
+    )
+    assert fetched == [0, 2, 4]
+    assert marks == [0, 2, 4, None]
+    assert [outcome.status is Status.CRASHED for outcome in outcomes] == [False, True, False, True, False]
+    assert outcomes[1].reason
+
+
+def test_the_time_of_each_part_is_kept() -> None:
+    predictor = Echo(on_batch=lambda: time.sleep(0.01))
+    _, timings = Runner(lambda ref: time.sleep(0.01) or as_pixels(ref), predictor, threads=2).run(
+        refs(8), FIRST, no_mark
+    )
+    assert timings.decode >= 8 * 0.01
+    assert 2 * 0.01 <= timings.predict <= timings.total
