@@ -104,7 +104,6 @@ def make_app(url: str, settings: Settings, *, visibility_seconds: int = DEFAULT_
         task_send_sent_event=True,
         worker_cancel_long_running_tasks_on_connection_loss=False,  # finish and save: the redelivery finds it done
         worker_proc_alive_timeout=600,  # a child loads TensorFlow and warms up; the default of 4 s kills it
-        worker_soft_shutdown_timeout=settings.drain_seconds,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
@@ -154,5 +153,13 @@ def held_jobs(client: "redis.Redis", model: str) -> set[str]:
     waiting: Any = client.lrange(queue_name(model), 0, -1)
     unacked: Any = client.hvals(UNACKED_KEY)
     # A delivered message is kept as [message, exchange, routing key].
-    messages = [json.loads(text) for text in waiting] + [json.loads(text)[0] for text in unacked]
-    return {str(message["headers"]["id"]) for message in messages}
+    return {_job_id(text) for text in waiting} | {_job_id(text, delivered=True) for text in unacked}
+
+
+def _job_id(text: bytes, *, delivered: bool = False) -> str:
+    """Return the id of the job in a message; empty if it is none, for anybody may write into Redis."""
+    try:
+        message = json.loads(text)
+        return str((message[0] if delivered else message)["headers"]["id"])
+    except (ValueError, TypeError, KeyError, IndexError):
+        return ""

@@ -53,7 +53,7 @@ def load_keras(path: Path) -> Network:
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras and h5py raise errors of a dozen kinds for a bad file
-        reason = _first_sentence(error)
+        reason = _reason(error)
         if "safe_mode" in str(error):
             raise UnsafeModelError(f"{path} holds code: {reason}; save it without Lambda layers") from error
         raise ModelBrokenError(f"{path} does not load: {reason}") from error
@@ -80,7 +80,7 @@ def load_saved_model(path: Path) -> Network:
     try:
         root = import_tensorflow().saved_model.load(str(path))
     except Exception as error:  # as with Keras
-        raise ModelBrokenError(f"{path} does not load: {_first_sentence(error)}") from error
+        raise ModelBrokenError(f"{path} does not load: {_reason(error)}") from error
     names = [name for name in ("serving_default", "serve") if name in root.signatures]
     if not names:
         found = ", ".join(root.signatures) or "none"
@@ -103,7 +103,7 @@ def _check_counts(path: Path, inputs: Sized, outputs: Sized) -> None:
         raise ModelShapeError(f"{path} has {len(inputs)} inputs and {len(outputs)} outputs, it must have one of each")
 
 
-def _first_sentence(error: Exception) -> str:
-    """Shorten an error to one line; those of Keras go on with configurations of a thousand lines."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line.split(". ")[0].rstrip(".")[:200]
+def _reason(error: Exception) -> str:
+    """Shorten an error to one line; Keras puts configurations of a thousand lines around the cause."""
+    cause = str(error).rpartition("Exception encountered: ")[2].strip() or type(error).__name__
+    return cause.splitlines()[0].split(". ")[0].rstrip(".")[:200]

@@ -23,6 +23,8 @@ class TensorFlowEngine:
         self._tf = import_tensorflow()
         _prepare_gpus(self._tf)
         self._network = load_network(folder, manifest)
+        # Not a constant: TensorFlow would multiply with its reciprocal, which gives other bits for half of all values.
+        self._white = self._tf.Variable(WHITE, trainable=False)
         # XLA stays off: it changes scores by as much as 1e-2 and compiles for minutes, once for each shape.
         self._forward = self._tf.function(
             self._score,
@@ -44,7 +46,7 @@ class TensorFlowEngine:
 
     def _score(self, batch: Any) -> Any:
         """Scale inside the graph, see ``model.preprocess.scale``: the pixels travel to the device as bytes."""
-        pixels = self._tf.cast(batch, self._tf.float32) / WHITE
+        pixels = self._tf.cast(batch, self._tf.float32) / self._white
         return self._tf.cast(self._network.call(pixels), self._tf.float32)
 
 

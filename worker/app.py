@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from typing import Any
 
 from billiard.process import current_process
@@ -20,6 +21,7 @@ from core.settings import Settings
 from worker import gpu
 from worker.process import Plan, WorkerProcess
 from worker.tasks import Holder, register
+from worker.transport import tolerate_foreign_messages
 
 MIN_VISIBILITY_SECONDS = 120
 log = logging.getLogger("facesieve.worker")
@@ -55,6 +57,7 @@ def run_node(plan: Plan, model: str, broker_url: str, *, longest_job: float | No
     Raises:
         WorkerError: a child could not start, or the node stopped by itself.
     """
+    tolerate_foreign_messages()
     app = make_app(broker_url, plan.settings, visibility_seconds=visibility_seconds(plan.settings, longest_job))
     holder = Holder()
     register(app, holder)
@@ -66,8 +69,16 @@ def run_node(plan: Plan, model: str, broker_url: str, *, longest_job: float | No
     stops: list[str] = []
 
     @signals.worker_shutting_down.connect(weak=False)
-    def _note_stop(sig: str, **_: Any) -> None:
+    def _bound_the_stop(sig: str, how: str, **_: Any) -> None:
+        # Celery's warm shutdown waits for the running job for ever, and its soft shutdown sleeps its whole time even if
+        # the job ends at once. So: warm, and cold (which hands the job back) when time is up or the signal comes again.
         stops.append(sig)
+        if how == "Warm":
+            timer = threading.Timer(
+                plan.settings.drain_seconds if len(stops) == 1 else 0, os.kill, (os.getpid(), signal.SIGQUIT)
+            )
+            timer.daemon = True
+            timer.start()
 
     @signals.worker_process_init.connect(weak=False)
     def _start_child(**_: Any) -> None:

@@ -1,7 +1,6 @@
 """``worker``: score the images of queued jobs."""
 
 import logging
-import os
 import sys
 from typing import Annotated
 
@@ -36,8 +35,6 @@ def start(
 
         worker --broker redis://queue:6379/0 start --gpus none --slots 4
     """
-    # A stop drains for a while, then hands back; it never waits for ever. Celery reads this when it is imported.
-    os.environ["REMAP_SIGTERM"] = "SIGQUIT"
     _set_up_logging(verbose)
     if with_parent:
         from celery.platforms import set_pdeathsig
@@ -128,3 +125,5 @@ def _set_up_logging(verbose: bool) -> None:
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", level=level)
     logging.getLogger("facesieve").setLevel(logging.INFO)
+    if not verbose:
+        logging.getLogger("celery.app.trace").setLevel(logging.ERROR)  # our tasks say why they reject a message

@@ -88,13 +88,14 @@ class WorkerProcess:
             job = Job.from_payload(payload)
             self._check(job)
         except MessageError as error:
-            self._fail(message_id, str(error))
+            reason = str(error)
+            self._persist(lambda: self._store.fail_job(message_id, reason))
             raise
         delivery = self._persist(lambda: self._store.begin_job(job.id, self._plan.node))
         if delivery.is_over:
             log.info("job %s is over already", job.id[:8])
         elif delivery.losses > self._plan.settings.max_losses:
-            self._fail(job.id, f"the worker was lost {delivery.losses} times in it")
+            self._fail(job, f"the worker was lost {delivery.losses} times in it")
         else:
             try:
                 outcomes, timings = self._runner.run(job.images, delivery, lambda position: self._mark(job, position))
@@ -103,7 +104,7 @@ class WorkerProcess:
             except Exception as error:
                 if not isinstance(error, FacesieveError):
                     log.exception("job %s met a fault", job.id[:8])
-                self._fail(job.id, f"{type(error).__name__}: {error!s:.500}")
+                self._fail(job, f"{type(error).__name__}: {error!s:.500}")
                 return
             report = RunReport(
                 worker=self._plan.node,
@@ -139,9 +140,9 @@ class WorkerProcess:
         else:
             self._persist(lambda: self._store.suspect_image(job.id, position))
 
-    def _fail(self, job_id: str, reason: str) -> None:
-        log.error("job %.8s failed: %s", job_id, reason)
-        self._persist(lambda: self._store.fail_job(job_id, reason))
+    def _fail(self, job: Job, reason: str) -> None:
+        log.error("job %s failed: %s", job.id[:8], reason)
+        self._persist(lambda: self._store.fail_job(job.id, reason))
 
     def _persist(self, write: Callable[[], T]) -> T:
         """Write to the database; while it is away, wait and try again."""

@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import pytest
 from sqlalchemy import Engine
-from tests.tiny import make_tiny_artifact
 
 from core.settings import Settings, load_settings
 from db.engine import open_engine
+from tests.tiny import make_tiny_artifact
 
 DEADLINE_SECONDS = 90.0
 MODEL = "tiny"
@@ -143,7 +143,7 @@ def make_site(tmp_path: Path, tiny_models: Path) -> Iterator[Callable[..., Site]
 
     yield make
     for site in made:
-        left = [pid for pid in processes_of(site.data_dir)]
+        left = processes_of(site.data_dir)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         assert not left, f"still running: {left}\n{site.log()}"

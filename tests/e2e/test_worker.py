@@ -85,7 +85,8 @@ def test_messages_that_are_not_jobs_are_rejected_and_the_worker_goes_on(
         send_job(app, unknown)
         send_job(app, outside)
         with app.connection_for_write() as connection:
-            connection.default_channel.client.lpush(queue, b"no JSON at all")
+            for garbage in (b"no JSON", b"\xff", b"{}", b"[]", b'{"body": 1, "headers": {}, "properties": {}}'):
+                connection.default_channel.client.lpush(queue, garbage)
         send_job(app, good)
         with site.worker():
             wait_for(lambda: read_ledger(site.engine, scan_id).is_complete, "the good job")
@@ -96,7 +97,7 @@ def test_messages_that_are_not_jobs_are_rejected_and_the_worker_goes_on(
     assert any("outside the allowed roots" in reason for reason in ledger.errors)
     assert any("version 2" in reason for reason in ledger.errors)
     log = site.log()
-    assert log.count(" rejected: ") == 5
+    assert log.count(" rejected: ") == 10
     assert "secret.jpg" not in site.ok("db", "list")
 
 

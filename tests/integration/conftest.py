@@ -6,19 +6,23 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import kombu.pools
 import psycopg
 import pytest
 import redis
+from celery import Celery
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL, make_url
 
-from core.broker import connect
+from core.broker import connect, make_app
 from core.embedded import EmbeddedBroker
 from core.settings import load_settings
 from db.engine import make_engine, open_engine, upgrade
 from tests.integration.builders import Books, manifest
+from tests.integration.producing import Producer, make_files
 
 TEMPLATE = "facesieve_template"
 DATABASES = ("sqlite", "postgresql")
@@ -128,6 +132,31 @@ def client(broker: str) -> Iterator["redis.Redis"]:
     """A client of that Valkey."""
     with connect(broker) as client:
         yield client
+
+
+@pytest.fixture
+def make_producer(engine: Engine, broker: str, client: "redis.Redis") -> Iterator[Callable[..., Producer]]:
+    """Make a producer with these settings, whose messages go to the real broker or another one."""
+    apps: list[Celery] = []
+
+    def make(url: str = broker, client: "redis.Redis" = client, **settings: Any) -> Producer:
+        apps.append(make_app(url, load_settings()))
+        return Producer(engine, apps[-1], client, **{"job_size": 4} | settings)
+
+    yield make
+    kombu.pools.reset()  # all apps share it
+
+
+@pytest.fixture
+def producer(make_producer: Callable[..., Producer]) -> Producer:
+    """A producer of jobs of four images."""
+    return make_producer()
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    """A folder with ten images."""
+    return make_files(tmp_path / "faces", 10)
 
 
 def _temporary_database(server: URL, template: str) -> Iterator[str]:

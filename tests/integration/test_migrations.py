@@ -1,11 +1,13 @@
 """The schema: migrations lead to what the program expects, and anything else is refused in one line."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -33,6 +35,18 @@ def empty(empty_database_url: str) -> Engine:
 def labels(engine: Engine) -> dict[str, str]:
     """Return the label of each image, by the end of its URI."""
     return {row["uri"][-9:-4]: row["label"] for row in list_verdicts(engine, Filter())}
+
+
+def connections_to(engine: Engine) -> int:
+    """Count the connections to a database, but for those of the engine itself, which are closed."""
+    engine.dispose()
+    if engine.dialect.name == "sqlite":
+        opened = (os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
+        return sum(path == str(Path(engine.url.database).resolve()) for path in opened)
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(url, autocommit=True) as connection:
+        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
+        return connection.execute(others, [engine.url.database]).fetchone()[0]
 
 
 def test_migrations_lead_to_the_tables_of_the_program(empty: Engine) -> None:
@@ -71,9 +85,7 @@ def test_the_programs_version_is_the_newest_migration() -> None:
 
 def test_two_upgrades_at_once_do_no_harm(empty: Engine, empty_database_url: str) -> None:
     command = [sys.executable, "-m", "db", "--database", empty_database_url, "upgrade"]
-    processes = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)
-    ]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     for process in processes:
         _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (0, "")
@@ -107,6 +119,7 @@ def test_a_schema_of_another_version_is_refused_in_one_line(
     with pytest.raises(SchemaError, match=expected) as caught:
         open_engine(load_settings(database_url=database_url))
     assert "\n" not in str(caught.value)
+    assert connections_to(engine) == 0, "the refused engine still holds a connection"
 
 
 def test_labels_follow_the_thresholds_of_the_model(books: Books, engine: Engine) -> None:

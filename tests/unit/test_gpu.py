@@ -63,7 +63,7 @@ def test_each_child_gets_a_gpu_or_the_cpu(
     ],
 )
 def test_a_gpu_that_is_not_there_is_a_mistake_of_the_user(gpus: str, slots: int | None, available: list[str]) -> None:
-    with pytest.raises(UsageError, match="--gpus|--slots"):
+    with pytest.raises(UsageError, match=r"--gpus|--slots"):
         plan_slots(gpus, slots, available)
 
 

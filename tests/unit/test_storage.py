@@ -151,7 +151,7 @@ def test_an_odd_name_is_its_own_uri(name: str, tmp_path: Path) -> None:
 
 def test_a_name_that_is_not_utf8_travels_as_an_encoded_uri(tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path) + b"/f\xff older"
-    os.mkdir(folder)
+    Path(os.fsdecode(folder)).mkdir()
     Path(os.fsdecode(folder + b"/caf\xe9%.jpg")).write_bytes(b"content")
     (uri,) = listed(tmp_path)
     assert uri.startswith(FILE_SCHEME)
@@ -218,7 +218,7 @@ def test_no_descriptor_stays_open_whatever_was_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
 
     def descriptors() -> int:
-        return len(os.listdir("/proc/self/fd"))
+        return len(list(Path("/proc/self/fd").iterdir()))
 
     before = descriptors()
     for _ in range(10):
