@@ -1,6 +1,9 @@
 """Import TensorFlow and Keras, late and quietly. Only this package imports them."""
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from core.errors import ModelError
@@ -14,7 +17,8 @@ def import_tensorflow() -> Any:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        import tensorflow
+        with _without_chatter():
+            import tensorflow
     except ModuleNotFoundError as error:
         raise ModelError("TensorFlow is not installed: pip install 'facesieve[worker]'") from error
     return tensorflow
@@ -30,7 +34,25 @@ def import_keras() -> Any:
     # Keras reads this once, when it is imported, and else takes what another project left in ~/.keras/keras.json.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     try:
-        import keras
+        with _without_chatter():
+            import keras
     except ModuleNotFoundError as error:
         raise ModelError("Keras is not installed: pip install 'facesieve[worker]'") from error
     return keras
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Drop what native code writes to stderr while it is loaded: oneDNN's greeting heeds no setting. Errors raise."""
+    if "tensorflow" in sys.modules and "keras" in sys.modules:
+        yield
+        return
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

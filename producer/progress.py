@@ -26,7 +26,7 @@ class ScanProgress:
         self._first_scored: tuple[float, int] | None = None
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]} images/s"),
             TimeRemainingColumn(elapsed_when_finished=True),

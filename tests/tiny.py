@@ -1,6 +1,7 @@
 """A network of the card's kind that is a thousand times smaller, so that tests spend their time on other things."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from core.manifest import Manifest
@@ -28,3 +29,18 @@ def make_tiny_artifact(settings: Settings, name: str = "tiny", *, trained: bool 
         return save_network(
             build_tiny_network(seed), settings, name=name, trained=trained, source=f"tests, seed {seed}"
         )
+
+
+def small_model(build: Callable[[Any], Any], shape: tuple[int | None, ...] = (224, 224, 3)) -> Any:
+    """Return a ``keras.Model`` of whatever is built on its input."""
+    import keras
+
+    pixels = keras.Input(shape)
+    return keras.Model(pixels, build(pixels))
+
+
+def mean_of(pixels: Any) -> Any:
+    """Return one sigmoid unit on the mean colour of images."""
+    from keras import layers
+
+    return layers.Dense(1, activation="sigmoid")(layers.GlobalAveragePooling2D()(pixels))

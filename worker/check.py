@@ -48,12 +48,9 @@ def check(settings: Settings, engine: str) -> list[Finding]:
 
 
 def _check_model(settings: Settings, engine: str) -> str:
-    from model.artifact import verify
     from model.predictor import check_parity, load_predictor
 
-    folder = find_artifact(settings.model, settings)
-    verify(folder)
-    predictor = load_predictor(folder, engine=engine, batch_size=settings.batch_size)
+    predictor = load_predictor(find_artifact(settings.model, settings), engine=engine, batch_size=settings.batch_size)
     predictor.warm_up()
     pixels = np.random.default_rng(0).integers(0, 256, (settings.batch_size, 224, 224, 3), dtype=np.uint8)
     difference = check_parity(predictor, pixels)

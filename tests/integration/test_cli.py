@@ -53,12 +53,13 @@ class Site:
             | {f"FACESIEVE_{name.upper()}": value for name, value in environment.items()},
             cwd=self.folder,
             capture_output=True,
-            text=True,
             timeout=120,
             check=False,
         )
-        assert "Traceback" not in done.stdout + done.stderr
-        return done
+        # Not text=True: that would turn a carriage return into a line break.
+        text = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+        assert "Traceback" not in text.stdout + text.stderr
+        return text
 
     def ok(self, *words: object, **environment: str) -> str:
         """Return the output of a command that must succeed."""
@@ -111,7 +112,7 @@ def test_a_folder_without_images_ends_with_4(site: Site) -> None:
     assert "no images in empty" in site.error(4, "producer", "enqueue", "empty")
 
 
-@pytest.mark.parametrize("words", [("db", "list"), ("producer", "status"), ("db", "upgrade"), ("db", "stats")])
+@pytest.mark.parametrize("words", [("db", "list"), ("producer", "status"), ("db", "upgrade")])
 def test_a_data_directory_that_cannot_be_written_ends_with_3(words: tuple[str, ...], site: Site) -> None:
     (site.folder / "file").touch()
     line = site.error(3, *words, data_dir=str(site.folder / "file" / "data"))
@@ -232,8 +233,8 @@ def test_a_list_for_people_says_how_much_it_leaves_out(scored_site: Site) -> Non
     assert "4 of 4 verdicts\n" in scored_site.ok("db", "list", "--limit", 0)
 
 
-def test_a_reader_that_goes_away_is_no_error(scored_site: Site, books: Books) -> None:
-    books.save([scored(ref) for ref in refs(5000)])
+def test_a_reader_that_goes_away_is_no_error(scored_site: Site, books: Books, engine: Engine) -> None:
+    Books(engine, books.model).save([scored(ref) for ref in refs(5000)])
     command = f"{sys.executable} -m db list --json --limit 0 | head -n 1"
     done = subprocess.run(["sh", "-c", command], cwd=scored_site.folder, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["uri"] == refs(1)[0].uri
@@ -277,30 +278,31 @@ def test_an_upgrade_says_from_where_to_where(site: Site, empty_database_url: str
     assert f"{schema.HEAD} -> {schema.HEAD}" in site.ok("db", "upgrade", database_url=empty_database_url)
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_name_is_printed_and_does_nothing(name: str, site: Site, books: Books, database_url: str) -> None:
-    books.save([scored(ImageRef(f"/{name}", "1-1", 1))])
+def test_hostile_names_are_listed_and_do_nothing(site: Site, books: Books, database_url: str) -> None:
+    names = {f"/{name}" for name in HOSTILE}
+    books.save([scored(ImageRef(name, "1-1", 1)) for name in sorted(names)])
     shown = site.ok("db", "list", database_url=database_url)
     assert all(char.isprintable() or char == "\n" for char in shown)
-    assert f"/{escaped(name)}" in " ".join(shown.split())
-    (row,) = [json.loads(line) for line in site.ok("db", "list", "--json", database_url=database_url).splitlines()]
-    assert row["uri"] == f"/{name}"
-    (row,) = csv.DictReader(io.StringIO(site.ok("db", "list", "--csv", database_url=database_url), newline=""))
-    assert row["uri"] == f"/{name}"
+    for name in names:
+        assert escaped(name) in shown
+    lines = site.ok("db", "list", "--json", database_url=database_url).split("\n")[:-1]
+    assert {json.loads(line)["uri"] for line in lines} == names
+    table = io.StringIO(site.ok("db", "list", "--csv", database_url=database_url), newline="")
+    assert {row["uri"] for row in csv.DictReader(table)} == names
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_name_in_an_error_is_one_plain_line(name: str, site: Site) -> None:
-    line = site.error(4, "producer", "enqueue", f"./{name}")
-    assert line.isprintable()
-    assert escaped(name) in line
+def test_a_hostile_name_in_an_error_is_one_plain_line(site: Site) -> None:
+    for name in ("".join(HOSTILE[:6]), "".join(HOSTILE[6:])):
+        line = site.error(4, "producer", "enqueue", f"./{name}")
+        assert line.isprintable()
+        assert escaped(name) in line
 
 
 def test_files_with_hostile_names_are_sent(site: Site, client: "redis.Redis") -> None:
     folder = site.folder / "[red]\x1b[31m\nfolder"
     folder.mkdir()
     for name in HOSTILE:
-        (folder / name).touch()
+        (folder / name.replace("/", "")).touch()
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff\xfe.jpg")).touch()
     assert f"{len(HOSTILE) + 1} queued" in site.ok("producer", "enqueue", folder)
 

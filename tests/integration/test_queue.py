@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,32 +21,34 @@ from tests.integration.producing import DOWN, MODEL, WAIT_SECONDS, Producer, job
 
 
 def test_redis_never_holds_more_messages_than_allowed(
-    make_producer: Callable[..., Producer], client: "redis.Redis", broker: str, tmp_path: Path
+    make_producer: Callable[..., Producer], broker: str, tmp_path: Path
 ) -> None:
     faces = make_files(tmp_path / "faces", 40)
     producer = make_producer(job_size=2, max_queued_images=6)
-    seen: list[int] = []
+    is_waiting, is_over = threading.Event(), threading.Event()
+    held: list[int] = []
 
-    def consume() -> None:
-        deadline = time.monotonic() + WAIT_SECONDS
+    def show(tally: Tally) -> None:
+        if tally.is_waiting:
+            is_waiting.set()
+
+    def take_what_is_too_much() -> None:
         with connect(broker) as own:
-            taken = 0
-            while taken < 20 and time.monotonic() < deadline:
-                seen.append(queued_messages(own, MODEL))
-                # Take one only when the producer has filled the queue, or has nothing left to fill it with.
-                if seen[-1] >= min(3, 20 - taken):
+            while not is_over.is_set():
+                held.append(queued_messages(own, MODEL))
+                if is_waiting.wait(0.001):
+                    is_waiting.clear()
                     own.rpop(queue_name(MODEL))
-                    taken += 1
 
-    consumer = threading.Thread(target=consume)
+    consumer = threading.Thread(target=take_what_is_too_much)
     consumer.start()
-    waits: list[bool] = []
-    tally = producer.enqueue(faces, on_tick=lambda tally: waits.append(tally.is_waiting))
-    consumer.join(WAIT_SECONDS)
-    assert tally.sent == 40
-    assert max(seen) == 3
-    assert any(waits)
-    assert not tally.is_waiting
+    try:
+        tally = producer.enqueue(faces, on_tick=show)
+    finally:
+        is_over.set()
+        consumer.join(WAIT_SECONDS)
+    assert (tally.sent, tally.is_waiting) == (40, False)
+    assert max(held) == 3
 
 
 def test_messages_that_a_worker_has_not_acknowledged_count_as_held(
