@@ -64,8 +64,10 @@ def connect(url: str) -> "redis.Redis":
             **({} if url.startswith("redis+socket") else {"socket_connect_timeout": CONNECT_SECONDS}),
             retry=Retry(NoBackoff(), 0),
         )
-    except ValueError as error:
-        raise SettingsError(f"FACESIEVE_BROKER_URL is {redact(url)!r}: {error}") from error
+    except ValueError:
+        # The original error may quote a part of the password: it is not shown, nor chained.
+        shown = redact(url)
+        raise SettingsError(f"FACESIEVE_BROKER_URL {shown!r} cannot be read: percent-encode its password") from None
 
 
 def ping(url: str) -> None:
@@ -84,12 +86,11 @@ def translated(url: str) -> Iterator[None]:
         raise BrokerError(f"broker {redact(url)} does not answer ({reason}): is Redis running there?") from error
 
 
-def make_app(url: str, settings: Settings, *, visibility_seconds: int = DEFAULT_VISIBILITY_SECONDS) -> Celery:
+def make_app(url: str, *, visibility_seconds: int = DEFAULT_VISIBILITY_SECONDS) -> Celery:
     """Return a Celery app for the broker; nothing is connected yet.
 
     Args:
         url: of the broker.
-        settings: of this process.
         visibility_seconds: after which an unacknowledged job goes to another worker. Only workers look at it.
     """
     app = Celery("facesieve", broker=url, set_as_current=False)

@@ -13,6 +13,7 @@ T = TypeVar("T")
 MESSAGE_VERSION = 1
 MAX_IMAGES = 10_000  # a larger job would not fit a visibility timeout on a slow CPU
 MAX_URI_LENGTH = 16_384  # PATH_MAX of 4,096 bytes, each of which percent-encoding may triple
+MAX_SIZE = 2**63 - 1  # of a file, in bytes; also what SQL can count to
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Job:
         if not isinstance(payload, Mapping):
             raise MalformedMessageError(f"message is {type(payload).__name__}, expected a JSON object")
         version = payload.get("version")
-        if version != MESSAGE_VERSION:
+        if type(version) is not int or version != MESSAGE_VERSION:
             raise MessageVersionError(
                 f"message has version {version!r:.40}, this worker reads version {MESSAGE_VERSION}: "
                 "run the same facesieve release on producers and workers"
@@ -78,13 +79,19 @@ def _read_images(rows: object) -> tuple[ImageRef, ...]:
 
 
 def _read_image(uri: object, fingerprint: object, size_bytes: object) -> ImageRef:
-    uri = _checked(uri, str)
-    if not 1 <= len(uri) <= MAX_URI_LENGTH or "\0" in uri:
-        raise ValueError(f"image URI {uri!r:.80} is empty, too long or holds a NUL")
-    uri.encode()  # lone surrogates raise UnicodeEncodeError, a ValueError
-    fingerprint = _checked(fingerprint, str)
-    fingerprint.encode()
-    return ImageRef(uri, fingerprint, _checked(size_bytes, int))
+    ref = ImageRef(_text(uri), _text(fingerprint), _checked(size_bytes, int))
+    if not ref.uri or not 0 <= ref.size_bytes <= MAX_SIZE:
+        raise ValueError(f"image {ref.uri!r:.80} has no URI or an impossible size")
+    return ref
+
+
+def _text(value: object) -> str:
+    """Return text that every database can hold."""
+    text = _checked(value, str)
+    if len(text) > MAX_URI_LENGTH or "\0" in text:
+        raise ValueError(f"{text!r:.80} is too long or holds a NUL")
+    text.encode()  # lone surrogates raise UnicodeEncodeError, a ValueError
+    return text
 
 
 def _checked(value: object, kind: type[T]) -> T:

@@ -127,5 +127,6 @@ def make_data_dir(settings: Settings) -> Path:
 
 
 def redact(url: str) -> str:
-    """Return the URL with its password replaced by ``***``, fit for a message or a log."""
-    return re.sub(r"(://[^:/?#]*:).*(@)", r"\1***\2", url)
+    """Return the URL with its passwords replaced by ``***``, fit for a message or a log."""
+    url = re.sub(r"(://[^:/?#]*:).*(@)", r"\1***\2", url)
+    return re.sub(r"([?&]\w*password=)[^&#]*", r"\1***", url, flags=re.IGNORECASE)

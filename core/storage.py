@@ -66,16 +66,18 @@ class Listing:
     that lead nowhere, pipes and devices of a wanted name are listed: the worker gives them a named failure.
 
     Attributes:
+        is_folder: whether the source is a folder.
         ignored: how many files were not wanted, so far.
         unlistable: folders that could not be listed, so far, each with the reason.
     """
 
-    def __init__(self, source: str, is_wanted: Callable[[str], bool]) -> None:
+    def __init__(self, source: str, is_wanted: Callable[[str], bool], seen: set[tuple[int, int]] | None = None) -> None:
         """Check that the source can be listed.
 
         Args:
             source: a folder, or one file.
             is_wanted: called with the path of each file relative to the source. One file alone is always wanted.
+            seen: folders that were listed already, by device and inode; added to, and shared by overlapping sources.
 
         Raises:
             SourceError: the source does not exist or cannot be listed.
@@ -83,27 +85,27 @@ class Listing:
         self.ignored = 0
         self.unlistable: list[str] = []
         self._is_wanted = is_wanted
+        self._seen = set() if seen is None else seen
         self._root = os.path.abspath(source)  # noqa: PTH100 - pathlib has no business with undecodable names
         try:
-            self._is_folder = stat.S_ISDIR(os.stat(self._root).st_mode)  # noqa: PTH116
-            if self._is_folder:
+            self.is_folder = stat.S_ISDIR(os.stat(self._root).st_mode)  # noqa: PTH116
+            if self.is_folder:
                 os.scandir(self._root).close()
         except OSError as error:
             raise SourceError(f"source {source} cannot be listed: {error.strerror}") from error
 
     def __iter__(self) -> Iterator[ImageRef]:
-        if not self._is_folder:
+        if not self.is_folder:
             yield _describe(self._root)
             return
-        seen: set[tuple[int, int]] = set()
         folders = [self._root]
         while folders:
             folder = folders.pop()
             try:
                 status = os.stat(folder)  # noqa: PTH116
-                if (status.st_dev, status.st_ino) in seen:
+                if (status.st_dev, status.st_ino) in self._seen:
                     continue
-                seen.add((status.st_dev, status.st_ino))
+                self._seen.add((status.st_dev, status.st_ino))
                 with os.scandir(folder) as entries:
                     for entry in entries:
                         if entry.name.startswith("."):
@@ -134,10 +136,8 @@ def read_image(uri: str, *, roots: tuple[Path, ...], max_bytes: int) -> bytes:
     if not _is_below(os.path.realpath(path), roots):
         raise ImageError(Status.UNREADABLE, "the file is outside the allowed roots")
     try:
-        # O_NONBLOCK: opening a named pipe must not wait for somebody to write into it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ImageError(Status.UNSUPPORTED, "not a regular file")
             if status.st_size > max_bytes:
@@ -147,6 +147,11 @@ def read_image(uri: str, *, roots: tuple[Path, ...], max_bytes: int) -> bytes:
         if error.errno in _FAILURES:
             raise ImageError(*_FAILURES[error.errno]) from error
         raise StorageError(f"reading failed: {error.strerror}") from error
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # Opening a named pipe must not wait for somebody to write into it.
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

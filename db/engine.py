@@ -33,6 +33,15 @@ def open_engine(settings: Settings) -> Engine:
         SchemaError: the schema is not this program's.
     """
     engine = make_engine(settings)
+    try:
+        _check_schema(engine, settings)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _check_schema(engine: Engine, settings: Settings) -> None:
     with translated(engine):
         found = schema_version(engine)
         if found is None and engine.dialect.name == "sqlite":
@@ -43,7 +52,6 @@ def open_engine(settings: Settings) -> Engine:
             raise SchemaError(f"database schema {found} is older than this program's {HEAD}: run `db upgrade`")
         elif found > HEAD:
             raise SchemaError(f"database schema {found} is newer than this program's {HEAD}: install a newer facesieve")
-    return engine
 
 
 def make_engine(settings: Settings) -> Engine:
@@ -111,19 +119,19 @@ def translated(engine: Engine) -> Iterator[None]:
     except DBAPIError as error:
         reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
         kind = DatabaseBusyError if isinstance(error, (OperationalError, InterfaceError)) else DatabaseError
-        raise kind(f"database {engine.url.render_as_string()} failed: {reason}") from error
+        raise kind(f"database {redact(engine.url.render_as_string())} failed: {reason}") from error
     except SQLAlchemyError as error:
-        raise DatabaseError(f"database {engine.url.render_as_string()} failed: {error}") from error
+        raise DatabaseError(f"database {redact(engine.url.render_as_string())} failed: {error}") from error
 
 
 def _sqlite_engine(url: str, database: str | None) -> Engine:
     if not database or database == ":memory:":
-        raise DatabaseError(f"database URL {url!r:.80} names no file: workers are other processes and need one")
+        raise DatabaseError(f"database URL {redact(url)!r:.80} names no file: workers are other processes and need one")
     folder = Path(database).absolute().parent
     if not folder.is_dir():
         raise DatabaseError(f"folder {folder} of the SQLite file does not exist: create it")
-    # autocommit=False is Python's own transaction handling; BEGIN IMMEDIATE takes the write lock at the start, so that
-    # two writers wait for each other instead of failing in the middle.
+    # Transactions are begun below: BEGIN IMMEDIATE takes the write lock at the start, so that two writers wait for
+    # each other instead of failing in the middle.
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")

@@ -1,5 +1,6 @@
 """The ledger: where every listed image of a scan is. Progress, verification and retries are all read from here."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -38,7 +39,7 @@ class Ledger:
         undelivered: in jobs that failed as a whole; ``producer retry`` sends them again.
         cancelled: in jobs that were cancelled.
         errors: of failed jobs, with how many jobs each.
-        seconds: from the first job's start to the last one's end, or until now; 0 if none has started.
+        seconds: from the first job's start to the latest start or end of one; 0 if none has started.
         started_at: of the scan.
     """
 
@@ -156,16 +157,19 @@ def verify_scan(engine: Engine, scan_id: int) -> list[str]:
     job = schema.job
     counted = reduce(add, (job.c[f"n_{status}"] for status in Status))
     with translated(engine), reading(engine) as connection:
-        done = select(job.c.id, job.c.payload, job.c.images, job.c.model_id, counted.label("counted")).where(
-            job.c.scan_id == scan_id, job.c.status == "done"
-        )
+        done = select(job, counted.label("counted")).where(job.c.scan_id == scan_id, job.c.status == "done")
         for row in connection.execution_options(yield_per=100).execute(done):
             sent = unpack(row.payload)
             if row.counted != row.images or row.images != len(sent.images):
                 problems.append(f"job {row.id}: {len(sent.images)} images sent, {row.counted} counted as done")
-            missing = _without_verdict(connection, sent, row.model_id)
+            missing, written = _count_verdicts(connection, sent, row.model_id)
             if missing:
                 problems.append(f"job {row.id}: {missing} of {row.images} images have no verdict")
+            problems += [
+                f"job {row.id}: {written[status]} verdicts are {status}, {getattr(row, f'n_{status}')} were counted"
+                for status in Status
+                if written[status] > getattr(row, f"n_{status}")  # fewer, if later scans have scored some again
+            ]
     return problems
 
 
@@ -220,16 +224,20 @@ def _scan_row(connection: Connection, scan_id: int) -> Row[tuple[object, ...]]:
     return row
 
 
-def _without_verdict(connection: Connection, job: Job, model_id: str) -> int:
+def _count_verdicts(connection: Connection, job: Job, model_id: str) -> tuple[int, Counter[str]]:
+    """Return how many images of a job have no verdict, and how many of its own verdicts have each status."""
     verdict = schema.verdict
     ids = {ref.id for ref in job.images}
-    found = sum(
-        connection.execute(
-            select(func.count()).where(verdict.c.model_id == model_id, verdict.c.image_id.in_(some))
-        ).scalar_one()
-        for some in chunks(list(ids), 500)
-    )
-    return len(ids) - int(found)
+    found, written = 0, Counter[str]()
+    for some in chunks(list(ids), 500):
+        rows = connection.execute(
+            select(verdict.c.status, verdict.c.job_id).where(
+                verdict.c.model_id == model_id, verdict.c.image_id.in_(some)
+            )
+        ).all()
+        found += len(rows)
+        written.update(row.status for row in rows if row.job_id == job.id)
+    return len(ids) - found, written
 
 
 def chunks(items: list[bytes], size: int) -> Iterator[list[bytes]]:

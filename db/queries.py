@@ -21,8 +21,8 @@ COLUMNS = (
 )  # fmt: skip
 LABELS = ("real", "generated", "unsure")
 ORDERS = {
-    "score": (VIEW.c.p_real.asc(), VIEW.c.uri),
-    "-score": (VIEW.c.p_real.desc(), VIEW.c.uri),
+    "score": (VIEW.c.p_real.asc().nulls_last(), VIEW.c.uri),
+    "-score": (VIEW.c.p_real.desc().nulls_last(), VIEW.c.uri),
     "path": (VIEW.c.uri,),
     "time": (VIEW.c.scored_at, VIEW.c.uri),
 }
@@ -98,21 +98,25 @@ def list_verdicts(
         order: one of ``ORDERS``.
         limit: at most so many.
     """
-    query = _restrict(select(*(VIEW.c[name] for name in COLUMNS)), wanted, engine).order_by(*ORDERS[order]).limit(limit)
-    with translated(engine), reading(engine) as connection:
-        for row in connection.execution_options(yield_per=1000).execute(query):
+    query = _restrict(select(*(VIEW.c[name] for name in COLUMNS)), wanted).order_by(*ORDERS[order]).limit(limit)
+    with (
+        translated(engine),
+        reading(engine) as connection,
+        connection.execution_options(yield_per=1000).execute(query) as rows,  # closed when the caller stops early
+    ):
+        for row in rows:
             yield dict(row._mapping)
 
 
 def count_verdicts(engine: Engine, wanted: Filter) -> int:
     """Return how many verdicts there are."""
     with translated(engine), reading(engine) as connection:
-        return int(connection.execute(_restrict(select(func.count()).select_from(VIEW), wanted, engine)).scalar_one())
+        return int(connection.execute(_restrict(select(func.count()).select_from(VIEW), wanted)).scalar_one())
 
 
 def count_labels(engine: Engine, wanted: Filter) -> dict[str, int]:
     """Return how many images have each label, the most frequent first; failures have none."""
-    query = _restrict(select(VIEW.c.label, func.count().label("n")), wanted, engine).where(VIEW.c.label.is_not(None))
+    query = _restrict(select(VIEW.c.label, func.count().label("n")), wanted).where(VIEW.c.label.is_not(None))
     with translated(engine), reading(engine) as connection:
         rows = connection.execute(query.group_by(VIEW.c.label).order_by(func.count().desc()))
         return {row.label: row.n for row in rows}
@@ -120,7 +124,7 @@ def count_labels(engine: Engine, wanted: Filter) -> dict[str, int]:
 
 def count_statuses(engine: Engine, wanted: Filter) -> dict[str, int]:
     """Return how many images have each status, the most frequent first."""
-    query = _restrict(select(VIEW.c.status, func.count().label("n")), wanted, engine)
+    query = _restrict(select(VIEW.c.status, func.count().label("n")), wanted)
     with translated(engine), reading(engine) as connection:
         rows = connection.execute(query.group_by(VIEW.c.status).order_by(func.count().desc()))
         return {row.status: row.n for row in rows}
@@ -130,7 +134,7 @@ def score_histogram(engine: Engine, wanted: Filter, *, bins: int = 10) -> list[i
     """Return how many scores lie in each of so many equal parts of [0, 1]; 1 belongs to the last."""
     last = case((VIEW.c.p_real >= 1, bins - 1), else_=func.floor(VIEW.c.p_real * bins))
     part = last.label("part")
-    query = _restrict(select(part, func.count()), wanted, engine).where(VIEW.c.p_real.is_not(None)).group_by(part)
+    query = _restrict(select(part, func.count()), wanted).where(VIEW.c.p_real.is_not(None)).group_by(part)
     counts = [0] * bins
     with translated(engine), reading(engine) as connection:
         for index, number in connection.execute(query):
@@ -146,7 +150,7 @@ def list_scans(engine: Engine, *, limit: int = 20) -> list[int]:
         )
 
 
-def _restrict(query: Select[Any], wanted: Filter, engine: Engine) -> Select[Any]:
+def _restrict(query: Select[Any], wanted: Filter) -> Select[Any]:
     tests: list[ColumnElement[bool]] = []
     if wanted.label is not None:
         tests.append(or_(VIEW.c.label == wanted.label, VIEW.c.label == f"{wanted.label} (untrained)"))
@@ -157,9 +161,7 @@ def _restrict(query: Select[Any], wanted: Filter, engine: Engine) -> Select[Any]
     if wanted.max_score is not None:
         tests.append(VIEW.c.p_real <= wanted.max_score)
     if wanted.path is not None:
-        is_postgresql = engine.dialect.name == "postgresql"
-        operator, pattern = ("~", _glob_to_regex(wanted.path)) if is_postgresql else ("GLOB", _sqlite_glob(wanted.path))
-        tests.append(VIEW.c.uri.op(operator, is_comparison=True)(pattern))
+        tests.append(VIEW.c.uri.regexp_match(_glob_to_regex(wanted.path)))
     if wanted.under:
         tests.append(or_(*(func.substr(VIEW.c.uri, 1, len(prefix)) == prefix for prefix in wanted.under)))
     if wanted.scan_id is not None:
@@ -169,21 +171,29 @@ def _restrict(query: Select[Any], wanted: Filter, engine: Engine) -> Select[Any]
     return query.where(*tests)
 
 
-def _sqlite_glob(glob: str) -> str:
-    return glob.replace("[!", "[^")
-
-
 def _glob_to_regex(glob: str) -> str:
-    """Write a glob as a regular expression of PostgreSQL, where ``.`` matches line breaks too."""
+    """Write a glob as a regular expression that means the same to PostgreSQL and to Python, which SQLite asks."""
     parts, index = [], 0
     while index < len(glob):
         char = glob[index]
-        end = glob.find("]", index + 2) if char == "[" else -1
+        is_negated = glob.startswith("[!", index)
+        end = glob.find("]", index + 2 + is_negated) if char == "[" else -1
         if end > 0:
-            inside = glob[index + 1 : end].replace("\\", "\\\\")
-            parts.append(f"[{'^' + inside[1:] if inside[0] in '!^' else inside}]")
+            parts.append(_set_to_regex(glob[index + 1 + is_negated : end], is_negated))
             index = end
         else:
             parts.append({"*": ".*", "?": "."}.get(char, re.escape(char)))
         index += 1
-    return f"^{''.join(parts)}$"
+    return f"(?s)\\A{''.join(parts)}\\Z"
+
+
+def _set_to_regex(inside: str, is_negated: bool) -> str:
+    ranges = re.findall(r"(.)-(.)|(.)", inside, re.DOTALL)
+    parts = [
+        f"{re.escape(first)}-{re.escape(last)}" if first else re.escape(single)
+        for first, last, single in ranges
+        if single or first <= last
+    ]
+    if not parts:
+        return "." if is_negated else "(?!)"
+    return f"[{'^' * is_negated}{''.join(parts)}]"

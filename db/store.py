@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, func, insert, select, update
+from sqlalchemy import Connection, Engine, Table, case, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from core.errors import MessageError
@@ -179,10 +179,9 @@ class Store:
             if row.status in OVER:
                 return Delivery(is_over=True)
             is_lost = row.status == "running"
-            losses, suspect = row.losses + is_lost, row.suspect
-            suspicions = row.suspicions + (is_lost and suspect is not None)
+            losses, suspect, suspicions = row.losses + is_lost, row.suspect, row.suspicions
             crashed = set(json.loads(row.crashed or "[]"))
-            if suspicions >= 2:  # killed twice: guilty. The count starts anew, as the job has got on.
+            if suspicions >= 2:  # begun twice, survived never. The losses start anew, as the job has got on.
                 crashed.add(suspect)
                 losses, suspect, suspicions = 1, None, 0
             connection.execute(
@@ -205,11 +204,8 @@ class Store:
         """Book which image is decoded next, so that its job's next delivery knows what killed the worker."""
         job = schema.job
         with translated(self._engine), self._engine.begin() as connection:
-            connection.execute(
-                update(job)
-                .where(job.c.id == job_id, func.coalesce(job.c.suspect, -1) != position)
-                .values(suspect=position, suspicions=0)
-            )
+            suspicions = case((job.c.suspect == position, job.c.suspicions + 1), else_=1)
+            connection.execute(update(job).where(job.c.id == job_id).values(suspect=position, suspicions=suspicions))
 
     def clear_suspect(self, job_id: str) -> None:
         """Book that no image is being decoded any more."""

@@ -40,8 +40,10 @@ class Scan:
         """
         self._include = tuple(include)
         self._exclude = tuple(exclude)
-        self._listings = [Listing(source, self._is_wanted) for source in sources]
-        images = (ref for listing in self._listings for ref in listing)
+        seen: set[tuple[int, int]] = set()
+        listings = (Listing(source, self._is_wanted, seen) for source in sources)
+        self._listings = sorted(listings, key=lambda listing: listing.is_folder)  # files first, see _list
+        images = self._list()
         first = next(images, None)
         if first is None:
             ignored = f"; {self.ignored} files have other names, see --include" if self.ignored else ""
@@ -60,6 +62,17 @@ class Scan:
 
     def __iter__(self) -> Iterator[ImageRef]:
         return self._images
+
+    def _list(self) -> Iterator[ImageRef]:
+        """Yield each image once: sources may overlap. Only the files that were named by themselves are remembered."""
+        alone: set[str] = set()
+        for listing in self._listings:
+            for ref in listing:
+                if ref.uri in alone:
+                    continue
+                if not listing.is_folder:
+                    alone.add(ref.uri)
+                yield ref
 
     def _is_wanted(self, path: str) -> bool:
         if any(_matches(path, glob) for glob in self._exclude):

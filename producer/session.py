@@ -49,9 +49,11 @@ def open_session(settings: Settings) -> Iterator[Session]:
         BrokerError: the broker does not answer.
     """
     engine = open_engine(settings)
-    with open_broker(settings) as url, connect(url) as client:
-        yield Session(settings, engine, make_app(url, settings), client)
-    engine.dispose()
+    try:
+        with open_broker(settings) as url, connect(url) as client:
+            yield Session(settings, engine, make_app(url), client)
+    finally:
+        engine.dispose()
 
 
 def find_target(settings: Settings, engine: Engine, *, skip: str) -> Target:

@@ -58,7 +58,7 @@ def run_node(plan: Plan, model: str, broker_url: str, *, longest_job: float | No
         WorkerError: a child could not start, or the node stopped by itself.
     """
     tolerate_foreign_messages()
-    app = make_app(broker_url, plan.settings, visibility_seconds=visibility_seconds(plan.settings, longest_job))
+    app = make_app(broker_url, visibility_seconds=visibility_seconds(plan.settings, longest_job))
     holder = Holder()
     register(app, holder)
     reader, writer = os.pipe()

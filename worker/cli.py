@@ -113,7 +113,7 @@ def flower(
     with open_broker(settings) as url:
         arguments = ["flower", f"--address={address}", f"--port={port}", "--logging=error"]
         console().print(f"Flower listens on http://{address}:{port}", markup=False)
-        make_app(url, settings).start([*arguments, *([f"--basic-auth={basic_auth}"] if basic_auth else [])])
+        make_app(url).start([*arguments, *([f"--basic-auth={basic_auth}"] if basic_auth else [])])
 
 
 def main() -> None:

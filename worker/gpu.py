@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Sequence
+from itertools import takewhile
 
 from core.errors import UsageError
 
@@ -21,7 +22,9 @@ def visible_gpus() -> list[str]:
     allowed = os.environ.get(PIN)
     if allowed is None:
         return [str(index) for index in range(count)]
-    return [name for name in allowed.replace(" ", "").split(",") if name not in ("", NO_GPU)] if count else []
+    named = allowed.replace(" ", "").split(",")
+    # As CUDA does: the first name that leads nowhere ends the list.
+    return list(takewhile(lambda name: name.startswith("GPU-") or (name.isdigit() and int(name) < count), named))
 
 
 def plan_slots(gpus: str, slots: int | None, available: Sequence[str]) -> list[str]:
@@ -47,7 +50,7 @@ def plan_slots(gpus: str, slots: int | None, available: Sequence[str]) -> list[s
         if not chosen:
             raise UsageError("--gpus all: no NVIDIA GPU is visible; use --gpus none to run on the CPU")
     else:
-        chosen = list(filter(None, gpus.replace(" ", "").split(",")))
+        chosen = list(dict.fromkeys(filter(None, gpus.replace(" ", "").split(","))))
         missing = [name for name in chosen if name not in available]
         if missing or not chosen:
             raise UsageError(f"--gpus {gpus}: visible GPUs are {', '.join(available) or 'none'}")

@@ -75,7 +75,7 @@ def test_messages_that_are_not_jobs_are_rejected_and_the_worker_goes_on(
     store.finish_scan(scan_id, "listed", ignored=0)
 
     with open_broker(site.settings) as url:
-        app = make_app(url, site.settings)
+        app = make_app(url)
         queue = queue_name(MODEL)
         app.send_task(TASK_NAME, args=["not a job"], queue=queue)
         app.send_task(TASK_NAME, args=[], kwargs={"x": 1}, queue=queue)

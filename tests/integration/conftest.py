@@ -140,7 +140,7 @@ def make_producer(engine: Engine, broker: str, client: "redis.Redis") -> Iterato
     apps: list[Celery] = []
 
     def make(url: str = broker, client: "redis.Redis" = client, **settings: Any) -> Producer:
-        apps.append(make_app(url, load_settings()))
+        apps.append(make_app(url))
         return Producer(engine, apps[-1], client, **{"job_size": 4} | settings)
 
     yield make

@@ -12,7 +12,6 @@ import redis
 from core.broker import connect, held_jobs, make_app, queue_name, queued_messages, send_job
 from core.errors import BrokerError
 from core.jobs import Job
-from core.settings import load_settings
 from db.ledger import read_ledger
 from producer.enqueue import Tally, Target, wait_until_complete
 from producer.scan import Scan
@@ -56,7 +55,7 @@ def test_messages_that_a_worker_has_not_acknowledged_count_as_held(
 ) -> None:
     producer = make_producer(job_size=5)
     tally = producer.enqueue(faces)
-    app = make_app(broker, load_settings())
+    app = make_app(broker)
     with app.connection_for_read() as connection, connection.SimpleQueue(queue_name(MODEL)) as queue:
         taken = queue.get(timeout=WAIT_SECONDS)
         assert client.llen(queue_name(MODEL)) == 1
@@ -157,7 +156,7 @@ def test_a_job_that_was_booked_but_not_sent_is_found_by_a_retry(
 def test_the_jobs_of_models_wait_in_queues_of_their_own(
     books: Books, broker: str, client: "redis.Redis", faces: Path
 ) -> None:
-    app = make_app(broker, load_settings())
+    app = make_app(broker)
     job = books.queue(list(Scan([str(faces)])))
     send_job(app, job)
     other = Job("0" * 32, job.scan_id, "other", job.images)

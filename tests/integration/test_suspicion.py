@@ -75,15 +75,23 @@ def test_a_suspect_is_named_after_one_death_and_crashed_after_two(books: Books) 
 def test_a_suspect_that_was_decoded_after_all_is_forgotten(books: Books) -> None:
     job = books.queue(refs(5))
     books.store.begin_job(job.id, WORKER)
-    for position in (3, 4):  # each was being decoded when the worker died, but never twice in a row
-        for other in (3, 4, 3):
-            books.store.suspect_image(job.id, other)
+    for other, position in ((4, 3), (3, 4)):  # each was being decoded when the worker died, but never twice in a row
+        books.store.suspect_image(job.id, other)
         books.store.suspect_image(job.id, position)
         delivery = books.store.begin_job(job.id, WORKER)
         assert (delivery.suspect, delivery.crashed) == (position, frozenset())
     books.store.clear_suspect(job.id)
     delivery = books.store.begin_job(job.id, WORKER)
     assert (delivery.suspect, delivery.crashed) == (None, frozenset())
+
+
+def test_a_death_before_the_suspect_is_decoded_again_is_not_held_against_it(books: Books) -> None:
+    job = books.queue(refs(5))
+    books.store.begin_job(job.id, WORKER)
+    books.store.suspect_image(job.id, 3)
+    for _ in range(3):
+        delivery = books.store.begin_job(job.id, WORKER)
+        assert (delivery.suspect, delivery.crashed) == (3, frozenset())
 
 
 @pytest.mark.parametrize("poison", [{0}, {3}, {6}, {0, 6}, {2, 3, 4}])

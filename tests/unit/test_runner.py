@@ -111,14 +111,6 @@ def test_scores_that_are_not_one_for_each_image_are_an_error(wrong: NDArray[np.f
         Runner(as_pixels, predictor, threads=1).run(refs(4), FIRST, no_mark)
 
 
-@pytest.mark.parametrize("score", [np.nan, np.inf, -0.1, 1.1])
-def test_a_score_that_is_no_probability_is_an_error(score: float) -> None:
-    predictor = Echo()
-    predictor.predict = lambda batch: np.full(len(batch), score)  # type: ignore[method-assign]
-    with pytest.raises(ValueError, match="0 to 1"):
-        Runner(as_pixels, predictor, threads=1).run(refs(4), FIRST, no_mark)
-
-
 def test_a_storage_that_fails_ends_the_job() -> None:
     def fetch(ref: ImageRef) -> Fetched:
         if position_of(ref) == 3:

@@ -86,7 +86,11 @@ def upgrade() -> None:
             comment="position of the image that was being decoded, in a careful run",
         ),
         sa.Column(
-            "suspicions", sa.SmallInteger(), server_default="0", nullable=False, comment="deaths with this suspect"
+            "suspicions",
+            sa.SmallInteger(),
+            server_default="0",
+            nullable=False,
+            comment="decodings of it that were begun and never ended",
         ),
         sa.Column("crashed", sa.Text(), comment="JSON list of the positions that killed their worker twice"),
         sa.Column("error", sa.Text(), comment="why it failed"),
