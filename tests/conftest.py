@@ -7,6 +7,8 @@ import pytest
 
 from core.settings import PREFIX, Settings, load_settings
 
+pytest_plugins = ["tests.servers"]
+
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,10 @@ class Site:
     @property
     def settings(self) -> Settings:
         """The settings of a process with this environment."""
-        return load_settings(data_dir=self.data_dir, model=MODEL)
+        urls = {name: self.environment.get(f"FACESIEVE_{name.upper()}") for name in ("broker_url", "database_url")}
+        return load_settings(data_dir=self.data_dir, model=MODEL, **urls)
 
-    @property
+    @cached_property
     def engine(self) -> Engine:
         """The results database."""
         return open_engine(self.settings)
@@ -102,6 +104,11 @@ class Site:
             yield process
         finally:
             stop(process)
+
+    def close(self) -> None:
+        """Close the test's own connections."""
+        if "engine" in self.__dict__:
+            self.engine.dispose()
 
     def log(self) -> str:
         """Return what all started commands have printed."""
@@ -143,6 +150,7 @@ def make_site(tmp_path: Path, tiny_models: Path) -> Iterator[Callable[..., Site]
 
     yield make
     for site in made:
+        site.close()
         left = processes_of(site.data_dir)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
