@@ -1,9 +1,11 @@
 """``producer run``: start what is not running, score the images, and leave nothing running."""
 
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from typing import Self
 
@@ -14,6 +16,7 @@ from core.errors import WorkerError
 from core.settings import PREFIX, Settings
 
 PING_SECONDS = 1.0
+RECHECK_SECONDS = 10.0
 STOP_MARGIN_SECONDS = 20.0
 
 
@@ -30,7 +33,7 @@ class LocalWorker:
         self._options = tuple(options)
         self._log = settings.data_dir / "logs" / f"worker-{os.getpid()}.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self._is_needed = True
+        self._checked_at = -math.inf
 
     def __enter__(self) -> Self:
         return self
@@ -48,10 +51,11 @@ class LocalWorker:
         if self._process is not None:
             if self._process.poll() is not None:
                 raise WorkerError(f"worker ended: {self._last_line()} (log: {self._log})")
-        elif self._is_needed:
-            self._is_needed = not self._is_one_running()
-            if self._is_needed:
+        elif time.monotonic() - self._checked_at >= RECHECK_SECONDS:
+            # Again and again: the worker that was found may belong to another command, and end with it.
+            if not self._is_one_running():
                 self._start()
+            self._checked_at = time.monotonic()
 
     def stop(self) -> None:
         """End the worker that was started here; it finishes its job or hands it back."""

@@ -36,16 +36,17 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_
 
 
 def processes_of(data_dir: Path) -> list[int]:
-    """Return the live processes that were started with this data directory."""
+    """Return the live processes of this data directory: started with it in their environment, or at home in it."""
     mark = f"FACESIEVE_DATA_DIR={data_dir}".encode()
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            words = (folder / "environ").read_bytes().split(b"\0")
+            is_ours = mark in (folder / "environ").read_bytes().split(b"\0")
+            is_ours |= (folder / "cwd").readlink().is_relative_to(data_dir)  # Valkey overwrites its environment
             state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
-        if mark in words and state != "Z" and int(folder.name) != os.getpid():
+        if is_ours and state != "Z" and int(folder.name) != os.getpid():
             found.append(int(folder.name))
     return found
 
