@@ -51,6 +51,20 @@ def open_broker(settings: Settings) -> Iterator[str]:
         yield settings.broker_url
 
 
+def revive(settings: Settings, url: str) -> None:
+    """Make sure that the broker answers: start the embedded one again if it died.
+
+    Raises:
+        BrokerError: it does not answer.
+    """
+    if settings.is_broker_embedded:
+        from core.embedded import EmbeddedBroker
+
+        EmbeddedBroker(settings.data_dir).revive()
+    else:
+        ping(url)
+
+
 def connect(url: str) -> "redis.Redis":
     """Return a client for a broker URL in Celery's spelling.
 
@@ -140,10 +154,9 @@ def send_job(app: Celery, job: Job) -> None:
 
 
 def queued_messages(client: "redis.Redis", model: str) -> int:
-    """Count the messages of a model that Redis holds, delivered but not acknowledged ones of all models included."""
+    """Count the messages of a model that wait in Redis."""
     waiting: Any = client.llen(queue_name(model))
-    unacked: Any = client.hlen(UNACKED_KEY)
-    return int(waiting) + int(unacked)
+    return int(waiting)
 
 
 def held_jobs(client: "redis.Redis", model: str) -> set[str]:
@@ -151,8 +164,10 @@ def held_jobs(client: "redis.Redis", model: str) -> set[str]:
 
     Backpressure bounds how many there are, so that they can be read in one go.
     """
-    waiting: Any = client.lrange(queue_name(model), 0, -1)
-    unacked: Any = client.hvals(UNACKED_KEY)
+    both = client.pipeline(transaction=True)
+    both.lrange(queue_name(model), 0, -1)
+    both.hvals(UNACKED_KEY)
+    waiting, unacked = both.execute()
     # A delivered message is kept as [message, exchange, routing key].
     return {_job_id(text) for text in waiting} | {_job_id(text, delivered=True) for text in unacked}
 

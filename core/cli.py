@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from core.settings import Settings
 
 
-INTERRUPTED = 130
-
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -50,19 +48,14 @@ def _common_options(
 
 def run(app: typer.Typer) -> None:
     """Run a command line; a mistake of the user is one line on stderr and the exit code of its kind."""
-    # SIGTERM ends a command as Ctrl+C does: in order, with the embedded broker and local worker stopped.
+    # SIGTERM ends a command as Ctrl+C does: in order, with the embedded broker and local worker stopped. typer makes
+    # it exit code 130.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except FacesieveError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # `db list | head`
-        sys.stderr.close()
-        sys.exit(0)
 
 
 def read_settings(**overrides: Any) -> "Settings":
@@ -70,6 +63,11 @@ def read_settings(**overrides: Any) -> "Settings":
     from core.settings import load_settings
 
     return load_settings(**{**_overrides, **overrides})
+
+
+def notice(text: str) -> None:
+    """Print a line for people beside the results: on stderr."""
+    print(printable(text), file=sys.stderr)
 
 
 def console() -> "Console":

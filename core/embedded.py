@@ -3,7 +3,8 @@
 Three lock files, all released by the kernel when their holder dies, however it dies:
 
 - ``start.lock`` is held while somebody starts or stops the server;
-- ``users.lock`` is held shared by each command that uses it: the last one to leave stops it;
+- ``users.lock`` is held shared by each command that uses it: the last one to leave stops it (if that one is killed,
+  the server lives on until the next command has ended);
 - ``server.lock`` is inherited by the server itself: whoever cannot take it knows that a server lives, and that the
   process id in ``server.pid`` is its own and not a later process's.
 
@@ -31,6 +32,7 @@ from core.errors import BrokerError
 START_SECONDS = 30.0  # a long append-only file takes a while to load
 STOP_SECONDS = 10.0
 PING_SECONDS = 2.0
+PATIENCE_SECONDS = 10.0
 # A Unix socket's path has at most 107 bytes on Linux and 103 on macOS.
 MAX_SOCKET_PATH = 100
 
@@ -43,14 +45,9 @@ class EmbeddedBroker:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        self._folder = data_dir / "valkey"
-        self._socket = _socket_path(self._folder)
-        # No retries: an answer that fails to come is what start() and stop() want to know.
-        self._client = redis.Redis(
-            unix_socket_path=str(self._socket), socket_timeout=PING_SECONDS, retry=Retry(NoBackoff(), 0)
-        )
+        self._folder = data_dir.resolve() / "valkey"
         self._users: int | None = None
-        self.url = f"redis+socket://{self._socket}"
+        self._use(_socket_path(self._folder))
 
     def __enter__(self) -> Self:
         self.start()
@@ -68,13 +65,21 @@ class EmbeddedBroker:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with _Lock(self._folder / "start.lock", START_SECONDS):
-                if not self._answers():
-                    self._kill_half_dead()
-                    self._launch()
+                self._make_answer()
                 self._users = os.open(self._folder / "users.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 fcntl.flock(self._users, fcntl.LOCK_SH)
         except OSError as error:
             raise BrokerError(f"embedded Valkey cannot use {self._folder}: {error.strerror}") from error
+
+    def revive(self) -> None:
+        """Start the server again if it died, for those who use it.
+
+        Raises:
+            BrokerError: it does not start.
+        """
+        with _Lock(self._folder / "start.lock", START_SECONDS):
+            self._make_answer()
+            self._client.close()
 
     def stop(self) -> None:
         """Leave the server; stop it if nobody else uses it."""
@@ -94,16 +99,38 @@ class EmbeddedBroker:
                 self._users = None
                 self._client.close()
 
+    def _use(self, path: Path) -> None:
+        self._socket = path
+        self.url = f"redis+socket://{path}"
+        # No retries: an answer that fails to come is what start() and stop() want to know.
+        self._client = redis.Redis(unix_socket_path=str(path), socket_timeout=PING_SECONDS, retry=Retry(NoBackoff(), 0))
+
+    def _make_answer(self) -> None:
+        """Find the server, or start it. Called under ``start.lock``."""
+        where = self._folder / "socket"
+        if self._is_alive() and where.is_file():
+            # Where it listens, which another TMPDIR would have put elsewhere.
+            self._use(Path(where.read_text()))
+        if not self._answers():
+            self._kill_half_dead()
+            self._use(_socket_path(self._folder))
+            where.write_text(str(self._socket))
+            self._launch()
+
     def _answers(self) -> bool:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
+        """Ask the server; one that lives gets some time, for a slow disk or a swapping host is no fault of its own."""
+        started = time.monotonic()
+        patience = PATIENCE_SECONDS
+        while True:
             try:
                 return bool(self._client.ping())
             except redis.exceptions.BusyLoadingError:
-                time.sleep(0.05)
+                patience = START_SECONDS
             except redis.exceptions.RedisError:
+                pass
+            if time.monotonic() - started > patience or not self._is_alive():
                 return False
-        return False
+            time.sleep(0.02)
 
     def _launch(self) -> None:
         log = self._folder / "valkey.log"
@@ -128,13 +155,8 @@ class EmbeddedBroker:
             )
             # Not unlocked, only closed: the server holds it now.
             lock.hand_over()
-        deadline = time.monotonic() + START_SECONDS
-        while started.returncode == 0 and time.monotonic() < deadline:
-            if self._answers():
-                return
-            if not self._is_alive():
-                break
-            time.sleep(0.02)
+        if started.returncode == 0 and self._answers():
+            return
         with log.open("rb") as file:
             file.seek(log_size)
             last = file.read().decode(errors="replace").strip().splitlines()[-1:] or [started.stderr.decode().strip()]
@@ -151,7 +173,10 @@ class EmbeddedBroker:
         """End a server that lives but does not answer: two on one append-only file would destroy it."""
         if not self._is_alive():
             return
-        pid = int((self._folder / "server.pid").read_text())
+        try:
+            pid = int((self._folder / "server.pid").read_text())
+        except (OSError, ValueError) as error:
+            raise BrokerError(f"embedded Valkey in {self._folder} hangs: kill valkey-server by hand") from error
         for number in (signal.SIGTERM, signal.SIGKILL):
             os.kill(pid, number)
             if self._wait_for_end():
@@ -161,8 +186,8 @@ class EmbeddedBroker:
     def _shut_down(self) -> None:
         try:
             self._client.shutdown()
-        except redis.exceptions.RedisError:  # gone already, or hanging: start() deals with the latter
-            return
+        except redis.exceptions.RedisError:  # gone already, hanging, or unable to write
+            self._kill_half_dead()
         self._wait_for_end()
 
     def _wait_for_end(self) -> bool:

@@ -25,12 +25,14 @@ class Job:
         scan_id: the producer run that it belongs to.
         model: name of the artifact that shall score it; also the queue's suffix.
         images: at least one, at most ``MAX_IMAGES``.
+        model_id: of the weights that the producer knows under that name; None if it knows none.
     """
 
     id: str
     scan_id: int
     model: str
     images: tuple[ImageRef, ...]
+    model_id: str | None = None
 
     def to_payload(self) -> dict[str, Any]:
         """Return the JSON object that travels."""
@@ -39,6 +41,7 @@ class Job:
             "id": self.id,
             "scan_id": self.scan_id,
             "model": self.model,
+            "model_id": self.model_id,
             "images": [[ref.uri, ref.fingerprint, ref.size_bytes] for ref in self.images],
         }
 
@@ -65,8 +68,9 @@ class Job:
             return cls(
                 id=UUID(hex=payload["id"]).hex,
                 scan_id=_checked(payload["scan_id"], int),
-                model=_checked(payload["model"], str),
+                model=_text(payload["model"]),
                 images=_read_images(payload["images"]),
+                model_id=None if payload["model_id"] is None else _text(payload["model_id"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MalformedMessageError(f"message is not a job: {type(error).__name__}: {error!s:.200}") from error

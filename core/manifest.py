@@ -1,7 +1,7 @@
 """The manifest of an artifact: what producers, workers and the database must agree on about a model.
 
-An artifact is a folder that holds ``manifest.json`` and the weights that it names. Its identity is what decides a
-score, the weights and the preprocessing; thresholds and names may change without making another model of it.
+An artifact is a folder that holds ``manifest.json`` and the weights that it names. Its identity is its name and what
+decides a score, the weights and the preprocessing; thresholds may change without making another model of it.
 """
 
 from datetime import datetime
@@ -62,8 +62,8 @@ class Manifest(BaseModel):
 
     @property
     def id(self) -> str:
-        """32 hex digits that stand for whatever decides a score."""
-        return sha256(f"{self.sha256} {self.preprocess}".encode()).hexdigest()[:32]
+        """32 hex digits that stand for the name and whatever decides a score."""
+        return sha256(f"{self.name} {self.sha256} {self.preprocess}".encode()).hexdigest()[:32]
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -50,9 +50,9 @@ class Settings(BaseSettings):
     #: Seconds after which an unacknowledged job goes to another worker; 0 means from the measured job time.
     visibility_timeout: int = Field(default=0, ge=0)
     #: Seconds that a stopping worker gives its running job before it hands it back.
-    drain_seconds: float = Field(default=8.0, ge=0)
+    drain_seconds: float = Field(default=8.0, ge=0, le=86_400)
     #: Seconds that a worker keeps trying to reach a database that went away, before it hands the job back.
-    retry_seconds: float = Field(default=60.0, ge=0)
+    retry_seconds: float = Field(default=60.0, ge=0, le=86_400)
 
     @field_validator("roots", mode="before")
     @classmethod
@@ -68,10 +68,25 @@ class Settings(BaseSettings):
         named = [Path(os.path.abspath(root.expanduser())) for root in roots]  # noqa: PTH100
         return tuple(dict.fromkeys([*named, *(root.resolve() for root in named)]))
 
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _refuse_no_data_dir(cls, value: Any) -> Any:
+        if not str(value):
+            raise ValueError("name a folder, or leave it unset")
+        return value
+
     @field_validator("data_dir", mode="after")
     @classmethod
     def _resolve_data_dir(cls, path: Path) -> Path:
         return path.expanduser().absolute()
+
+    def as_environment(self) -> dict[str, str]:
+        """Return the environment that gives another process the same settings."""
+        values = {name: getattr(self, name) for name in (*self.model_fields_set, "data_dir")}
+        return {
+            PREFIX + name.upper(): os.pathsep.join(map(str, value)) if isinstance(value, tuple) else str(value)
+            for name, value in values.items()
+        }
 
     @property
     def is_broker_embedded(self) -> bool:

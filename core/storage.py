@@ -82,6 +82,8 @@ class Listing:
         Raises:
             SourceError: the source does not exist or cannot be listed.
         """
+        if "://" in source:
+            raise SourceError(f"source {source}: only folders and files of this machine can be listed")
         self.ignored = 0
         self.unlistable: list[str] = []
         self._is_wanted = is_wanted

@@ -1,6 +1,7 @@
 """``db``: ask the results database."""
 
 import csv
+import signal
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -122,12 +123,14 @@ def verify(
     from db.ledger import latest_scan, read_ledger, verify_scan
 
     engine = _open()
-    scan_id = scan or latest_scan(engine)
+    scan_id = latest_scan(engine) if scan is None else scan
     problems = verify_scan(engine, scan_id)
     ledger = read_ledger(engine, scan_id)
-    if complete and not (ledger.is_complete and not ledger.undelivered and ledger.scan_status == "listed"):
+    left = ledger.pending + ledger.undelivered + ledger.unlistable
+    if complete and (left or ledger.scan_status != "listed"):
         problems.append(
-            f"not complete: listing {ledger.scan_status}, {ledger.pending} pending, {ledger.undelivered} in failed jobs"
+            f"not complete: listing {ledger.scan_status}, {ledger.pending} pending, "
+            f"{ledger.undelivered} in failed jobs, {ledger.unlistable} folders not listed"
         )
     if as_json:
         books = {name: getattr(ledger, name) for name in ("listed", "skipped", "ok", "failed", "pending")}
@@ -165,6 +168,7 @@ def upgrade() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `db list | head` ends quietly
     run(app)
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import (
 
 from core.errors import DatabaseBusyError, DatabaseError, SchemaError
 from core.settings import Settings, make_data_dir, redact
-from db.schema import HEAD
+from db.schema import HEAD, VERSION_TABLE
 
 BUSY_SECONDS = 30.0
 
@@ -87,9 +87,9 @@ def make_engine(settings: Settings) -> Engine:
 def schema_version(engine: Engine) -> str | None:
     """Return the newest migration that the database has had; None if it has no tables of ours."""
     with translated(engine), engine.connect() as connection:
-        if not inspect(connection).has_table("alembic_version"):
+        if not inspect(connection).has_table(VERSION_TABLE):
             return None
-        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608 - a constant
 
 
 def upgrade(engine: Engine) -> None:

@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import reduce
 from operator import add
+from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, func, select
 
@@ -16,6 +17,9 @@ from db import schema
 from db.engine import translated
 from db.store import unpack
 
+#: A producer that gives no sign of life for so long, while it should be listing, is gone.
+SILENCE = timedelta(seconds=60)
+MOST_ERRORS = 10
 FAILURES = tuple(status for status in Status if status is not Status.OK)
 
 
@@ -32,13 +36,14 @@ class Ledger:
         listed: images found.
         skipped: of these, not sent: a verdict was there already, or listed twice.
         ignored: files passed over because of their names; not in ``listed``.
+        unlistable: folders that could not be listed; nobody knows what is in them.
         ok: scored.
         failed: images that could not be scored, by status.
         queued: waiting in Redis.
         running: in a job that a worker has begun.
         undelivered: in jobs that failed as a whole; ``producer retry`` sends them again.
         cancelled: in jobs that were cancelled.
-        errors: of failed jobs, with how many jobs each.
+        errors: the most frequent ones of failed jobs, with how many jobs each.
         seconds: from the first job's start to the latest start or end of one; 0 if none has started.
         started_at: of the scan.
     """
@@ -49,6 +54,7 @@ class Ledger:
     listed: int
     skipped: int
     ignored: int
+    unlistable: int
     ok: int
     failed: dict[str, int]
     queued: int
@@ -113,6 +119,8 @@ def read_ledger(engine: Engine, scan_id: int) -> Ledger:
         select(job.c.error, func.count())
         .where(job.c.scan_id == scan_id, job.c.status == "failed")
         .group_by(job.c.error)
+        .order_by(func.count().desc())
+        .limit(MOST_ERRORS)
     )
     with translated(engine), reading(engine) as connection:
         scan = _scan_row(connection, scan_id)
@@ -124,11 +132,12 @@ def read_ledger(engine: Engine, scan_id: int) -> Ledger:
     done = rows.get("done")
     return Ledger(
         scan_id=scan_id,
-        scan_status=scan.status,
+        scan_status=_scan_status(scan),
         model=scan.model_name,
         listed=scan.listed,
         skipped=scan.skipped,
         ignored=scan.ignored,
+        unlistable=scan.unlistable,
         ok=int(done.n_ok) if done else 0,
         failed={str(s): n for s in FAILURES if done and (n := int(getattr(done, f"n_{s}")))},
         queued=images.get("queued", 0),
@@ -173,13 +182,22 @@ def verify_scan(engine: Engine, scan_id: int) -> list[str]:
     return problems
 
 
-def stuck_jobs(engine: Engine, scan_id: int, held: Collection[str]) -> list[str]:
+def has_pending_jobs(engine: Engine, scan_id: int) -> bool:
+    """Tell whether a job of a scan waits or runs; cheap enough to be asked several times a second."""
+    job = schema.job
+    pending = select(job.c.id).where(job.c.scan_id == scan_id, job.c.status.in_(("queued", "running"))).limit(1)
+    with translated(engine), reading(engine) as connection:
+        return connection.execute(pending).first() is not None
+
+
+def stuck_jobs(engine: Engine, scan_id: int, held: Collection[str], *, failed: bool) -> list[str]:
     """Return the jobs of a scan that will not finish by themselves.
 
     Args:
         engine: of the database.
         scan_id: which scan.
         held: the jobs whose messages Redis holds; any other one that is not over is lost.
+        failed: whether to return the failed ones, too.
 
     Raises:
         UsageError: there is no such scan.
@@ -189,7 +207,7 @@ def stuck_jobs(engine: Engine, scan_id: int, held: Collection[str]) -> list[str]
         _scan_row(connection, scan_id)
         rows = connection.execute(
             select(job.c.id, job.c.status).where(
-                job.c.scan_id == scan_id, job.c.status.in_(("queued", "running", "failed"))
+                job.c.scan_id == scan_id, job.c.status.in_(("queued", "running", *(["failed"] if failed else [])))
             )
         )
         return [row.id for row in rows if row.status == "failed" or row.id not in held]
@@ -217,11 +235,16 @@ def reading(engine: Engine) -> Connection:
     return engine.connect().execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 
-def _scan_row(connection: Connection, scan_id: int) -> Row[tuple[object, ...]]:
+def _scan_row(connection: Connection, scan_id: int) -> Row[tuple[Any, ...]]:
     row = connection.execute(select(schema.scan).where(schema.scan.c.id == scan_id)).one_or_none()
     if row is None:
         raise UsageError(f"there is no scan {scan_id}: see `producer status`")
     return row
+
+
+def _scan_status(scan: Row[tuple[Any, ...]]) -> str:
+    is_gone = scan.status == "listing" and datetime.now(UTC) - scan.touched_at > SILENCE
+    return "interrupted" if is_gone else str(scan.status)
 
 
 def _count_verdicts(connection: Connection, job: Job, model_id: str) -> tuple[int, Counter[str]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Select, case, func, or_, select
+from sqlalchemy import ColumnElement, Engine, Select, and_, case, func, or_, select
 
 from core.images import ImageRef
 from core.verdicts import Status
@@ -38,7 +38,7 @@ class Filter:
         min_score: lowest ``p_real``, included.
         max_score: highest ``p_real``, included.
         path: glob over the whole URI: ``*``, ``?``, ``[abc]``; case matters.
-        under: only URIs that begin with one of these; empty means any.
+        under: only URIs that are one of these, or begin with one that ends in a slash; empty means any.
         scan_id: only verdicts whose latest score came from this scan.
         model: name of an artifact.
     """
@@ -98,7 +98,7 @@ def list_verdicts(
         order: one of ``ORDERS``.
         limit: at most so many.
     """
-    query = _restrict(select(*(VIEW.c[name] for name in COLUMNS)), wanted).order_by(*ORDERS[order]).limit(limit)
+    query = _restrict(select(*(VIEW.c[name] for name in COLUMNS)), wanted, engine).order_by(*ORDERS[order]).limit(limit)
     with (
         translated(engine),
         reading(engine) as connection,
@@ -111,12 +111,12 @@ def list_verdicts(
 def count_verdicts(engine: Engine, wanted: Filter) -> int:
     """Return how many verdicts there are."""
     with translated(engine), reading(engine) as connection:
-        return int(connection.execute(_restrict(select(func.count()).select_from(VIEW), wanted)).scalar_one())
+        return int(connection.execute(_restrict(select(func.count()).select_from(VIEW), wanted, engine)).scalar_one())
 
 
 def count_labels(engine: Engine, wanted: Filter) -> dict[str, int]:
     """Return how many images have each label, the most frequent first; failures have none."""
-    query = _restrict(select(VIEW.c.label, func.count().label("n")), wanted).where(VIEW.c.label.is_not(None))
+    query = _restrict(select(VIEW.c.label, func.count().label("n")), wanted, engine).where(VIEW.c.label.is_not(None))
     with translated(engine), reading(engine) as connection:
         rows = connection.execute(query.group_by(VIEW.c.label).order_by(func.count().desc()))
         return {row.label: row.n for row in rows}
@@ -124,7 +124,7 @@ def count_labels(engine: Engine, wanted: Filter) -> dict[str, int]:
 
 def count_statuses(engine: Engine, wanted: Filter) -> dict[str, int]:
     """Return how many images have each status, the most frequent first."""
-    query = _restrict(select(VIEW.c.status, func.count().label("n")), wanted)
+    query = _restrict(select(VIEW.c.status, func.count().label("n")), wanted, engine)
     with translated(engine), reading(engine) as connection:
         rows = connection.execute(query.group_by(VIEW.c.status).order_by(func.count().desc()))
         return {row.status: row.n for row in rows}
@@ -134,7 +134,7 @@ def score_histogram(engine: Engine, wanted: Filter, *, bins: int = 10) -> list[i
     """Return how many scores lie in each of so many equal parts of [0, 1]; 1 belongs to the last."""
     last = case((VIEW.c.p_real >= 1, bins - 1), else_=func.floor(VIEW.c.p_real * bins))
     part = last.label("part")
-    query = _restrict(select(part, func.count()), wanted).where(VIEW.c.p_real.is_not(None)).group_by(part)
+    query = _restrict(select(part, func.count()), wanted, engine).where(VIEW.c.p_real.is_not(None)).group_by(part)
     counts = [0] * bins
     with translated(engine), reading(engine) as connection:
         for index, number in connection.execute(query):
@@ -150,7 +150,7 @@ def list_scans(engine: Engine, *, limit: int = 20) -> list[int]:
         )
 
 
-def _restrict(query: Select[Any], wanted: Filter) -> Select[Any]:
+def _restrict(query: Select[Any], wanted: Filter, engine: Engine) -> Select[Any]:
     tests: list[ColumnElement[bool]] = []
     if wanted.label is not None:
         tests.append(or_(VIEW.c.label == wanted.label, VIEW.c.label == f"{wanted.label} (untrained)"))
@@ -163,12 +163,22 @@ def _restrict(query: Select[Any], wanted: Filter) -> Select[Any]:
     if wanted.path is not None:
         tests.append(VIEW.c.uri.regexp_match(_glob_to_regex(wanted.path)))
     if wanted.under:
-        tests.append(or_(*(func.substr(VIEW.c.uri, 1, len(prefix)) == prefix for prefix in wanted.under)))
+        tests.append(or_(*(_begins_with(engine, prefix) for prefix in wanted.under)))
     if wanted.scan_id is not None:
         tests.append(VIEW.c.scan_id == wanted.scan_id)
     if wanted.model is not None:
         tests.append(VIEW.c.model == wanted.model)
     return query.where(*tests)
+
+
+def _begins_with(engine: Engine, prefix: str) -> ColumnElement[bool]:
+    """Compare by bytes, in a form that the index on the URI serves on either database."""
+    if not prefix.endswith("/"):
+        return VIEW.c.uri == prefix
+    beyond = prefix[:-1] + chr(ord("/") + 1)
+    if engine.dialect.name == "sqlite":
+        return and_(VIEW.c.uri >= prefix, VIEW.c.uri < beyond)
+    return and_(VIEW.c.uri.op("~>=~", is_comparison=True)(prefix), VIEW.c.uri.op("~<~", is_comparison=True)(beyond))
 
 
 def _glob_to_regex(glob: str) -> str:

@@ -25,6 +25,8 @@ from core.verdicts import Status
 
 #: The newest migration; a database at another one is refused.
 HEAD = "0001"
+#: Where the database keeps that; not Alembic's default name, which another program in the same database may use.
+VERSION_TABLE = "facesieve_schema"
 
 metadata = MetaData()
 
@@ -47,7 +49,7 @@ class UtcTime(TypeDecorator[datetime]):
 model = Table(
     "model",
     metadata,
-    Column("id", String(32), primary_key=True, comment="digest of whatever decides a score"),
+    Column("id", String(32), primary_key=True, comment="digest of its name and whatever decides a score"),
     Column("name", String(64), nullable=False, index=True),
     Column("sha256", String(64), nullable=False, comment="of the weights"),
     Column("architecture", String(64), nullable=False),
@@ -69,7 +71,9 @@ scan = Table(
     Column("listed", BigInteger, nullable=False, comment="images found, so far"),
     Column("skipped", BigInteger, nullable=False, comment="of these, not sent: a verdict was there, or listed twice"),
     Column("ignored", BigInteger, nullable=False, comment="files passed over because of their names; not in listed"),
+    Column("unlistable", Integer, nullable=False, comment="folders that could not be listed"),
     Column("started_at", UtcTime, nullable=False),
+    Column("touched_at", UtcTime, nullable=False, comment="sign of life of the producer while it is listing"),
     Column("finished_at", UtcTime, comment="end of the listing"),
 )
 
@@ -80,7 +84,6 @@ job = Table(
     Column("scan_id", Integer, ForeignKey("scan.id"), nullable=False),
     Column("status", String(16), nullable=False, comment="queued, running, done, failed or cancelled"),
     Column("images", Integer, nullable=False, comment="how many it has"),
-    Column("payload", LargeBinary, nullable=False, comment="the message, zlib-compressed JSON"),
     *(Column(f"n_{status}", Integer, nullable=False, server_default="0") for status in Status),
     Column("deliveries", Integer, nullable=False, server_default="0", comment="times a worker began it"),
     Column("losses", Integer, nullable=False, server_default="0", comment="times the worker died in it"),
@@ -104,7 +107,10 @@ job = Table(
     Column("decode_seconds", Double, comment="fetching and decoding, summed over threads"),
     Column("predict_seconds", Double),
     Column("total_seconds", Double, comment="from the worker's start to just before the commit"),
+    # Last: what stands behind a long value is slow to read on SQLite.
+    Column("payload", LargeBinary, nullable=False, comment="the message, zlib-compressed JSON"),
     Index("ix_job_scan_status", "scan_id", "status"),
+    Index("ix_job_worker_status", "worker", "status"),
 )
 
 image = Table(
@@ -115,6 +121,8 @@ image = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("width", Integer, comment="pixels"),
     Column("height", Integer, comment="pixels"),
+    # PostgreSQL: by bytes, as SQLite does, so that all images below a folder are one range.
+    Index("ix_image_uri", "uri", postgresql_ops={"uri": "text_pattern_ops"}),
 )
 
 verdict = Table(
@@ -125,7 +133,7 @@ verdict = Table(
     Column("status", String(16), nullable=False),
     Column("p_real", Double, comment="the network's output; null unless status is ok"),
     Column("reason", Text, nullable=False, comment="of a failure; empty if ok"),
-    Column("fingerprint", Text, nullable=False, comment="of the content that was scored: size-mtime, or ETag"),
+    Column("fingerprint", Text, nullable=False, comment="of the content when it was listed: size-mtime, or ETag"),
     Column("digest", LargeBinary(16), comment="first 16 bytes of the SHA-256 of the bytes that were scored"),
     Column("scan_id", Integer, ForeignKey("scan.id"), nullable=False, comment="the latest scan that scored it"),
     Column("job_id", String(32), ForeignKey("job.id"), nullable=False),

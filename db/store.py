@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, case, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Table, case, exists, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from core.errors import MessageError
@@ -80,7 +80,9 @@ class Store:
             "listed": 0,
             "skipped": 0,
             "ignored": 0,
+            "unlistable": 0,
             "started_at": _now(),
+            "touched_at": _now(),
         }
         with translated(self._engine), self._engine.begin() as connection:
             return int(connection.execute(insert(schema.scan).values(values).returning(schema.scan.c.id)).scalar_one())
@@ -96,7 +98,7 @@ class Store:
         book = (
             update(scan)
             .where(scan.c.id == scan_id, scan.c.status == "listing")
-            .values(listed=scan.c.listed + images + skipped, skipped=scan.c.skipped + skipped)
+            .values(listed=scan.c.listed + images + skipped, skipped=scan.c.skipped + skipped, touched_at=_now())
         )
         with translated(self._engine), self._engine.begin() as connection:
             if connection.execute(book).rowcount == 0:
@@ -114,14 +116,14 @@ class Store:
                 )
             return True
 
-    def finish_scan(self, scan_id: int, status: str, *, ignored: int) -> None:
+    def finish_scan(self, scan_id: int, status: str, *, ignored: int = 0, unlistable: int = 0) -> None:
         """Close the listing as ``listed`` or ``interrupted``; a cancelled scan stays cancelled."""
         scan = schema.scan
         with translated(self._engine), self._engine.begin() as connection:
             connection.execute(
                 update(scan)
                 .where(scan.c.id == scan_id, scan.c.status == "listing")
-                .values(status=status, ignored=ignored, finished_at=_now())
+                .values(status=status, ignored=ignored, unlistable=unlistable, finished_at=_now())
             )
 
     def cancel_scan(self, scan_id: int) -> int:
@@ -135,21 +137,17 @@ class Store:
                 .values(status="cancelled", finished_at=_now())
             ).rowcount
 
-    def requeue(self, job_ids: Sequence[str]) -> list[Job]:
-        """Make failed or lost jobs wait again, with a clean record, and return them to be sent."""
+    def requeue(self, job_id: str) -> Job | None:
+        """Make a failed or lost job wait again, with a clean record, and return it to be sent; None if it is over."""
         job = schema.job
-        jobs = []
         with translated(self._engine), self._engine.begin() as connection:
-            for job_id in job_ids:
-                done = connection.execute(
-                    update(job)
-                    .where(job.c.id == job_id, job.c.status.in_(("queued", "running", "failed")))
-                    .values(status="queued", error=None, losses=0, suspect=None, suspicions=0, queued_at=_now())
-                    .returning(job.c.payload)
-                ).scalar_one_or_none()
-                if done is not None:
-                    jobs.append(unpack(done))
-        return jobs
+            payload = connection.execute(
+                update(job)
+                .where(job.c.id == job_id, job.c.status.in_(("queued", "running", "failed")))
+                .values(status="queued", error=None, losses=0, suspect=None, suspicions=0, queued_at=_now())
+                .returning(job.c.payload)
+            ).scalar_one_or_none()
+        return None if payload is None else unpack(payload)
 
     # --- the worker's side ---------------------------------------------------------------------------------------
 
@@ -159,24 +157,28 @@ class Store:
             include={"name", "sha256", "architecture", "preprocess", "trained", "real_above", "generated_below"}
         )
         row = self._insert(schema.model).values(id=manifest.id, registered_at=_now(), **values)
-        row = row.on_conflict_do_update(index_elements=["id"], set_={"name": manifest.name, "registered_at": _now()})
+        row = row.on_conflict_do_update(index_elements=["id"], set_={"registered_at": _now()})
         with translated(self._engine), self._engine.begin() as connection:
             connection.execute(row)
 
     def begin_job(self, job_id: str, worker: str) -> Delivery:
         """Book that a worker begins a job.
 
-        A job that is found running has lost its worker: nobody else leaves it so.
+        A job that is found running has lost its worker: whoever stops in order releases it.
 
         Raises:
             MessageError: the ledger knows no such job.
         """
         job = schema.job
         with translated(self._engine), self._engine.begin() as connection:
-            row = connection.execute(select(job).where(job.c.id == job_id).with_for_update()).one_or_none()
+            found = select(job, schema.scan.c.status.label("scan_status")).join(schema.scan)
+            row = connection.execute(found.where(job.c.id == job_id).with_for_update(of=job)).one_or_none()
             if row is None:
-                raise MessageError(f"job {job_id} is not in the ledger")
-            if row.status in OVER:
+                raise MessageError("the job is not in the ledger")
+            if row.scan_status == "cancelled" and row.status not in OVER:
+                cancelled = {"status": "cancelled", "finished_at": _now()}
+                connection.execute(update(job).where(job.c.id == job_id).values(cancelled))
+            if row.scan_status == "cancelled" or row.status in OVER:
                 return Delivery(is_over=True)
             is_lost = row.status == "running"
             losses, suspect, suspicions = row.losses + is_lost, row.suspect, row.suspicions
@@ -199,6 +201,31 @@ class Store:
                 )
             )
             return Delivery(False, losses, suspect, frozenset(crashed))
+
+    def release_jobs(self, worker: str) -> int:
+        """Book that a worker has handed back whatever it was running: no loss, for it stopped in order.
+
+        Args:
+            worker: node name; unique to a process, so nobody else runs these jobs.
+
+        Returns:
+            How many jobs wait again.
+        """
+        return self._release(schema.job.c.worker == worker)
+
+    def release_job(self, job_id: str) -> int:
+        """Book that one job is handed back, as ``release_jobs`` does."""
+        return self._release(schema.job.c.id == job_id)
+
+    def _release(self, which: ColumnElement[bool]) -> int:
+        job, scan = schema.job, schema.scan
+        is_cancelled = exists().where(scan.c.id == job.c.scan_id, scan.c.status == "cancelled")
+        with translated(self._engine), self._engine.begin() as connection:
+            return connection.execute(
+                update(job)
+                .where(which, job.c.status == "running")
+                .values(status=case((is_cancelled, "cancelled"), else_="queued"), suspect=None, suspicions=0)
+            ).rowcount
 
     def suspect_image(self, job_id: str, position: int) -> None:
         """Book which image is decoded next, so that its job's next delivery knows what killed the worker."""

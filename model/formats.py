@@ -57,18 +57,19 @@ def still_png(data: bytes) -> bytes | None:
     Args:
         data: the whole file.
     """
-    position = 8
+    position = kept_from = 8
+    kept = [data[:8]]
     while True:
         end = position + 12 + int.from_bytes(data[position : position + 4], "big")
         name = data[position + 4 : position + 8]
         if end > len(data):
             return None
         if name == b"IEND":
-            return data
+            return b"".join([*kept, data[kept_from:]]) if len(kept) > 1 else data
         if name == b"acTL":
-            data = data[:position] + data[end:]
-        else:
-            position = end
+            kept.append(data[kept_from:position])
+            kept_from = end
+        position = end
 
 
 def _jpeg_ends_early(data: bytes) -> bool:

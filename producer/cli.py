@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.cli import JsonOption, console, new_app, print_json, read_settings, run
+from core.cli import JsonOption, console, new_app, notice, print_json, read_settings, run
 from core.errors import FacesieveError
 
 if TYPE_CHECKING:
@@ -51,16 +51,18 @@ def enqueue(
 
         producer --broker redis://queue:6379/0 enqueue /data/faces --wait
     """
-    from producer.enqueue import wait_until_complete
     from producer.progress import ScanProgress
     from producer.scan import Scan
     from producer.session import find_target, open_session
     from producer.summary import print_tally
+    from producer.waiting import Waiter
 
     settings = read_settings(model=model, job_size=job_size)
     scan = Scan(sources, include=include or (), exclude=exclude or (), limit=limit)
     with open_session(settings) as session:
         target = find_target(settings, session.engine, skip=_skip(force, retry_failures))
+        if target.model_id is None:
+            notice(f"note: no worker has registered model {target.name} yet, and it is not on this machine")
         if dry_run:
             _dry_run(session, scan, target, as_json)
             return
@@ -68,7 +70,7 @@ def enqueue(
         with ScanProgress(session.engine, console(), is_quiet=as_json) as progress:
             session.enqueuer.enqueue(scan, target, tally, progress.show)
             if wait:
-                wait_until_complete(session.engine, tally, progress.show)
+                Waiter(session, tally, target.name).wait(progress.show)
         print_tally(console(), tally, as_json=as_json)
         if wait:
             _raise_if_jobs_failed(session, tally)
@@ -92,18 +94,20 @@ def run_command(
 ) -> None:
     """Score images on this machine: start what is not running, wait, sum up, and leave nothing running.
 
+    Ctrl+C cancels what is left of the scan; the same command goes on where it stopped.
+
     Examples:
         producer run ./faces
 
         producer run ./faces ./more --limit 1000 --json
     """
     from core.manifest import find_artifact
-    from producer.enqueue import wait_until_complete
     from producer.local import LocalWorker
     from producer.progress import ScanProgress
     from producer.scan import Scan
     from producer.session import find_target, open_session
     from producer.summary import print_summary, print_unlistable, summarise
+    from producer.waiting import Waiter
 
     settings = read_settings(model=model, job_size=job_size, batch_size=batch_size)
     scan = Scan(sources, include=include or (), exclude=exclude or (), limit=limit)
@@ -122,9 +126,10 @@ def run_command(
 
             try:
                 session.enqueuer.enqueue(scan, target, tally, tick)
-                wait_until_complete(session.engine, tally, tick)
+                Waiter(session, tally, target.name).wait(tick)
             except KeyboardInterrupt:
                 session.enqueuer.cancel(tally.scan_id)
+                notice(f"interrupted: scan {tally.scan_id} is cancelled; the same command goes on where it stopped")
                 raise
         summary = summarise(session.engine, tally.scan_id, sources)
         if as_json:
@@ -153,7 +158,7 @@ def status(
     from producer.summary import print_ledger
 
     engine = open_engine(read_settings())
-    scan_id = scan or latest_scan(engine)
+    scan_id = latest_scan(engine) if scan is None else scan
     ledger = read_ledger(engine, scan_id)
     while watch and not ledger.is_complete:
         print_ledger(console(), ledger, as_json=as_json)
@@ -172,14 +177,15 @@ def retry(scan: ScanArgument = None) -> None:
         producer retry 3
     """
     from db.ledger import latest_scan, read_ledger
+    from producer.progress import ScanProgress
     from producer.session import open_session
 
     with open_session(read_settings()) as session:
-        scan_id = scan or latest_scan(session.engine)
-        jobs = session.enqueuer.retry(scan_id, read_ledger(session.engine, scan_id).model)
-        console().print(
-            f"scan {scan_id}: {len(jobs)} jobs with {sum(len(job.images) for job in jobs)} images sent again"
-        )
+        scan_id = latest_scan(session.engine) if scan is None else scan
+        model = read_ledger(session.engine, scan_id).model
+        with ScanProgress(session.engine, console()) as progress:
+            sizes = [len(job.images) for job in session.enqueuer.retry(scan_id, model, progress.show)]
+        console().print(f"scan {scan_id}: {len(sizes)} jobs with {sum(sizes)} images sent again")
 
 
 @app.command()

@@ -14,14 +14,14 @@ from core.broker import held_jobs, queued_messages, send_job, translated
 from core.images import ImageRef
 from core.jobs import Job
 from core.settings import Settings
-from db.ledger import read_ledger, stuck_jobs
+from db.ledger import stuck_jobs
 from db.queries import scored_fingerprints
 from db.store import Store
 from producer.scan import Scan
 
 LOOKUP_SIZE = 1000  # images whose verdicts are looked up in one go
 BACKPRESSURE_SECONDS = 0.2
-POLL_SECONDS = 0.2
+TOUCH_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +86,39 @@ class Enqueuer:
         finally:
             tally.is_listing = False
             tally.ignored, tally.unlistable = scan.ignored, scan.unlistable
-            self._store.finish_scan(tally.scan_id, status, ignored=scan.ignored)
+            unlistable = len(scan.unlistable)
+            self._store.finish_scan(tally.scan_id, status, ignored=scan.ignored, unlistable=unlistable)
 
     def cancel(self, scan_id: int) -> int:
         """Cancel the jobs of a scan that no worker has begun. Returns how many."""
         return self._store.cancel_scan(scan_id)
 
-    def retry(self, scan_id: int, model: str) -> list[Job]:
-        """Send again the jobs of a scan that failed as a whole or whose messages Redis has lost.
+    def retry(self, scan_id: int, model: str, on_tick: Callable[[Tally], None]) -> Iterator[Job]:
+        """Send again the jobs of a scan that failed as a whole or whose messages Redis has lost; yield each once sent.
 
         Raises:
             UsageError: there is no such scan.
             BrokerError: the broker did not take them.
         """
+        tally = Tally(scan_id, is_listing=False)
+        for job_id in self.stuck(scan_id, model, failed=True):
+            self._wait_for_room(model, tally, on_tick)
+            job = self.resend(job_id)
+            if job is not None:
+                yield job
+
+    def stuck(self, scan_id: int, model: str, *, failed: bool) -> list[str]:
+        """Return the jobs of a scan whose messages Redis has lost, and those that failed, if asked for."""
         with translated(self._app.conf.broker_url):
             held = held_jobs(self._client, model)
-        jobs = self._store.requeue(stuck_jobs(self._engine, scan_id, held))
-        for job in jobs:
+        return stuck_jobs(self._engine, scan_id, held, failed=failed)
+
+    def resend(self, job_id: str) -> Job | None:
+        """Send a job again and return it; None if it is over meanwhile."""
+        job = self._store.requeue(job_id)
+        if job is not None:
             send_job(self._app, job)
-        return jobs
+        return job
 
     def _send_all(self, scan: Scan, target: Target, tally: Tally, on_tick: Callable[[Tally], None]) -> bool:
         """Return False if the scan was cancelled meanwhile."""
@@ -117,15 +131,15 @@ class Enqueuer:
                 return False
             images += wanted
             while len(images) >= size:
-                if not self._send(target.name, images[:size], tally, on_tick):
+                if not self._send(target, images[:size], tally, on_tick):
                     return False
                 images = images[size:]
             on_tick(tally)
-        return not images or self._send(target.name, images, tally, on_tick)
+        return not images or self._send(target, images, tally, on_tick)
 
-    def _send(self, model: str, images: list[ImageRef], tally: Tally, on_tick: Callable[[Tally], None]) -> bool:
-        self._wait_for_room(model, tally, on_tick)
-        job = Job(uuid4().hex, tally.scan_id, model, tuple(images))
+    def _send(self, target: Target, images: list[ImageRef], tally: Tally, on_tick: Callable[[Tally], None]) -> bool:
+        self._wait_for_room(target.name, tally, on_tick)
+        job = Job(uuid4().hex, tally.scan_id, target.name, tuple(images), target.model_id)
         # Booked first: a job that is booked but not sent can be found and sent again, the reverse would be lost.
         if not self._store.record_listing(tally.scan_id, job, skipped=0):
             return False
@@ -136,11 +150,15 @@ class Enqueuer:
 
     def _wait_for_room(self, model: str, tally: Tally, on_tick: Callable[[Tally], None]) -> None:
         most = max(1, self._settings.max_queued_images // self._settings.job_size)
+        touched = time.monotonic()
         with translated(self._app.conf.broker_url):
             while queued_messages(self._client, model) >= most:
                 tally.is_waiting = True
                 on_tick(tally)
                 time.sleep(BACKPRESSURE_SECONDS)
+                if time.monotonic() - touched > TOUCH_SECONDS:
+                    self._store.record_listing(tally.scan_id, None, skipped=0)  # a sign of life
+                    touched = time.monotonic()
         tally.is_waiting = False
 
 
@@ -158,10 +176,3 @@ def _without_done(engine: Engine, listed: list[ImageRef], target: Target) -> lis
     done = scored_fingerprints(engine, target.model_id, unique, only_ok=target.skip == "ok")
     # No fingerprint: the file could not be looked at when it was listed, so nobody knows whether it changed.
     return [ref for ref in unique if not ref.fingerprint or done.get(ref.id) != ref.fingerprint]
-
-
-def wait_until_complete(engine: Engine, tally: Tally, on_tick: Callable[[Tally], None]) -> None:
-    """Return when nothing of the scan is pending any more."""
-    while not read_ledger(engine, tally.scan_id).is_complete:
-        on_tick(tally)
-        time.sleep(POLL_SECONDS)

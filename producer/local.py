@@ -13,7 +13,7 @@ from celery import Celery
 
 from core.broker import queue_name, translated
 from core.errors import WorkerError
-from core.settings import PREFIX, Settings
+from core.settings import Settings
 
 PING_SECONDS = 1.0
 RECHECK_SECONDS = 10.0
@@ -61,6 +61,9 @@ class LocalWorker:
         """End the worker that was started here; it finishes its job or hands it back."""
         if self._process is None:
             return
+        # A second Ctrl+C must not leave the worker behind: from here on it is only waited for.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -79,16 +82,11 @@ class LocalWorker:
 
     def _start(self) -> None:
         self._log.parent.mkdir(exist_ok=True)
-        environment = os.environ | {
-            f"{PREFIX}DATA_DIR": str(self._settings.data_dir),
-            f"{PREFIX}BROKER_URL": self._settings.broker_url,
-            f"{PREFIX}DATABASE_URL": self._settings.database_url,
-            f"{PREFIX}MODEL": self._settings.model,
-        }
+        environment = os.environ | self._settings.as_environment()
         with self._log.open("wb") as log:
             # A session of its own: Ctrl+C is for the producer, which then stops the worker in order.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "worker", "start", "--with-parent", *self._options],
+                [sys.executable, "-P", "-m", "worker", "start", f"--with-parent={os.getpid()}", *self._options],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -53,8 +53,10 @@ class ScanProgress:
         ledger = read_ledger(self._engine, tally.scan_id)
         total = ledger.listed - ledger.skipped
         rate = self._rate(now, ledger.scored)
-        note = "waiting for room in the queue" if tally.is_waiting else "listing" if tally.is_listing else "scoring"
-        if not ledger.scored and not tally.is_listing:
+        note = "listing" if tally.is_listing else "scoring"
+        if tally.is_waiting:
+            note = "queue is full, waiting for workers"
+        elif not ledger.scored and not tally.is_listing:
             note = "waiting for a worker"
         if self._console.is_terminal:
             self._bar.update(

@@ -1,5 +1,6 @@
 """What the commands of the producer need open: broker, database, model."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from sqlalchemy import Engine
 
 from core.broker import connect, make_app, open_broker
 from core.errors import ModelNotFoundError
-from core.manifest import find_artifact, read_manifest
+from core.manifest import NAME_PATTERN, find_artifact, read_manifest
 from core.settings import Settings
 from db.engine import open_engine
 from db.queries import find_model
@@ -68,12 +69,12 @@ def find_target(settings: Settings, engine: Engine, *, skip: str) -> Target:
         skip: see ``Target``.
 
     Raises:
-        ModelNotFoundError: a path was given, and it leads to no artifact.
+        ModelNotFoundError: a path was given, and it leads to no artifact; or the name cannot be one.
     """
     try:
         manifest = read_manifest(find_artifact(settings.model, settings))
     except ModelNotFoundError:
-        if "/" in settings.model:
+        if "/" in settings.model or not re.fullmatch(NAME_PATTERN, settings.model):
             raise
         return Target(settings.model, find_model(engine, settings.model), skip)
     return Target(manifest.name, manifest.id, skip)

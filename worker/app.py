@@ -62,11 +62,13 @@ def run_node(plan: Plan, model: str, broker_url: str, *, longest_job: float | No
     holder = Holder()
     register(app, holder)
     reader, writer = os.pipe()
+    os.set_blocking(reader, False)  # a child that cannot be killed keeps the other end open
 
     @signals.setup_logging.connect(weak=False)
     def _keep_our_logging(**_: Any) -> None: ...
 
     stops: list[str] = []
+    timers: list[threading.Timer] = []
 
     @signals.worker_shutting_down.connect(weak=False)
     def _bound_the_stop(sig: str, how: str, **_: Any) -> None:
@@ -79,6 +81,7 @@ def run_node(plan: Plan, model: str, broker_url: str, *, longest_job: float | No
             )
             timer.daemon = True
             timer.start()
+            timers.append(timer)
 
     @signals.worker_process_init.connect(weak=False)
     def _start_child(**_: Any) -> None:
@@ -99,9 +102,11 @@ def run_node(plan: Plan, model: str, broker_url: str, *, longest_job: float | No
     except SystemExit:  # how Celery ends when a signal stops it
         pass
     finally:
+        for timer in timers:
+            timer.cancel()
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe:
-            failure = pipe.read().decode()
+            failure = (pipe.read() or b"").decode()
     if failure:
         raise WorkerError(failure.splitlines()[0])
     if not stops:

@@ -1,13 +1,17 @@
 """``worker``: score the images of queued jobs."""
 
+import ctypes
 import logging
+import os
+import signal
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from core.cli import JsonOption, console, new_app, print_json, printable, read_settings, run
-from core.errors import FacesieveError, UsageError
+from core.errors import DatabaseError, FacesieveError, UsageError, WorkerError
 
 app = new_app("Score the images of queued jobs, one process pinned to each GPU, or one on a CPU.")
 
@@ -23,7 +27,7 @@ def start(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a forward pass.")] = None,
     engine: EngineOption = "auto",
     model: ModelOption = None,
-    with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True, help="Stop when the parent dies.")] = False,
+    with_parent: Annotated[int | None, typer.Option(hidden=True, help="Stop when this parent dies.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log what Celery does, too.")] = False,
 ) -> None:
     """Start a worker; Ctrl+C or SIGTERM lets the running job finish, or hands it back.
@@ -35,11 +39,9 @@ def start(
 
         worker --broker redis://queue:6379/0 start --gpus none --slots 4
     """
-    _set_up_logging(verbose)
     if with_parent:
-        from celery.platforms import set_pdeathsig
-
-        set_pdeathsig("SIGTERM")
+        _stop_with(with_parent)
+    _set_up_logging(verbose)
     from core.broker import open_broker
     from core.manifest import find_artifact
     from db.engine import open_engine
@@ -65,7 +67,11 @@ def start(
         log = logging.getLogger("facesieve.worker")
         untrained = "" if manifest.trained else " (untrained: scores mean nothing)"
         log.info("worker %s: model %s%s, %d processes", plan.node, manifest.name, untrained, len(devices))
-        run_node(plan, manifest.name, url, longest_job=longest)
+        try:
+            run_node(plan, manifest.name, url, longest_job=longest)
+        finally:
+            with suppress(DatabaseError):  # then the next delivery counts a loss, no more
+                Store(database).release_jobs(plan.node)
         log.info("worker %s stopped", plan.node)
 
 
@@ -119,6 +125,14 @@ def flower(
 def main() -> None:
     """Entry point of the console script."""
     run(app)
+
+
+def _stop_with(parent: int) -> None:
+    """Get SIGTERM when the parent dies, however it dies. Celery's own way would be SIGKILL, whatever one asks for."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it died before that
+        raise WorkerError(f"the command that started this worker, process {parent}, is gone")
 
 
 def _set_up_logging(verbose: bool) -> None:

@@ -3,19 +3,20 @@
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from core.errors import DatabaseBusyError, FacesieveError, ForbiddenPathError, MessageError
+from core.errors import DatabaseBusyError, DatabaseError, FacesieveError, ForbiddenPathError, MessageError
 from core.jobs import Job
 from core.settings import Settings
 from core.storage import is_named_inside
 from core.verdicts import Status
 from db.engine import open_engine
-from db.store import RunReport, Store
+from db.store import Delivery, RunReport, Store
 from model.predictor import Predictor, load_predictor
 from model.preprocess import configure_cv2
 from worker.fetch import Fetcher
@@ -98,40 +99,53 @@ class WorkerProcess:
             self._fail(job, f"the worker was lost {delivery.losses} times in it")
         else:
             try:
-                outcomes, timings = self._runner.run(job.images, delivery, lambda position: self._mark(job, position))
+                self._score(job, delivery)
             except DatabaseBusyError:
                 raise
             except Exception as error:
                 if not isinstance(error, FacesieveError):
                     log.exception("job %s met a fault", job.id[:8])
                 self._fail(job, f"{type(error).__name__}: {error!s:.500}")
-                return
-            report = RunReport(
-                worker=self._plan.node,
-                model_id=self._predictor.manifest.id,
-                engine=self._predictor.engine,
-                precision=self._predictor.precision,
-                decode_seconds=timings.decode,
-                predict_seconds=timings.predict,
-                total_seconds=timings.total,
-            )
-            self._persist(lambda: self._store.save_job(job, outcomes, report))
-            n_ok = sum(outcome.status is Status.OK for outcome in outcomes)
-            log.info(
-                "job %s of scan %d: %d images in %.2f s, %d ok, %d failed",
-                job.id[:8], job.scan_id, len(outcomes), timings.total, n_ok, len(outcomes) - n_ok,
-            )  # fmt: skip
+
+    def release(self, job_id: str) -> None:
+        """Book that a job is handed back, if the database can be reached; else its next delivery counts a loss."""
+        with suppress(DatabaseError):
+            self._store.release_job(job_id)
+
+    def _score(self, job: Job, delivery: Delivery) -> None:
+        outcomes, timings = self._runner.run(job.images, delivery, lambda position: self._mark(job, position))
+        report = RunReport(
+            worker=self._plan.node,
+            model_id=self._predictor.manifest.id,
+            engine=self._predictor.engine,
+            precision=self._predictor.precision,
+            decode_seconds=timings.decode,
+            predict_seconds=timings.predict,
+            total_seconds=timings.total,
+        )
+        self._persist(lambda: self._store.save_job(job, outcomes, report))
+        n_ok = sum(outcome.status is Status.OK for outcome in outcomes)
+        log.info(
+            "job %s of scan %d: %d images in %.2f s, %d ok, %d failed",
+            job.id[:8], job.scan_id, len(outcomes), timings.total, n_ok, len(outcomes) - n_ok,
+        )  # fmt: skip
 
     def _check(self, job: Job) -> None:
-        expected = self._predictor.manifest.name
-        if job.model != expected:
-            raise MessageError(f"job {job.id} is for model {job.model!r:.80}, this worker has {expected}")
+        # The messages are the same for all jobs with the same fault: the ledger counts them. Names are in the log.
+        manifest = self._predictor.manifest
+        if job.model != manifest.name:
+            raise MessageError(f"it is for model {job.model!r:.80}, this worker has {manifest.name}")
+        if job.model_id not in (None, manifest.id):
+            raise MessageError(
+                f"it is for model {job.model} with other weights than this worker has: restart the worker, then "
+                "`producer retry`"
+            )
         roots = self._plan.settings.roots
         for ref in job.images:
             if not is_named_inside(ref.uri, roots):
+                log.error("job %s asks for %r", job.id[:8], ref.uri[:200])
                 raise ForbiddenPathError(
-                    f"job {job.id} asks for {ref.uri!r:.200}, outside the allowed roots {', '.join(map(str, roots))}: "
-                    "see FACESIEVE_ROOTS"
+                    f"it asks for a file outside the allowed roots {', '.join(map(str, roots))}: see FACESIEVE_ROOTS"
                 )
 
     def _mark(self, job: Job, position: int | None) -> None:

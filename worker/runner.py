@@ -10,12 +10,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from core.errors import StorageError
 from core.images import ImageRef
 from core.verdicts import Outcome, Status
 from db.store import Delivery
 from worker.fetch import Fetched
 
 Fetch = Callable[[ImageRef], Fetched | Outcome]
+Result = Fetched | Outcome | StorageError
 
 
 class Predicts(Protocol):
@@ -61,7 +63,7 @@ class Runner:
             One outcome for each image, in their order, and how long it took.
 
         Raises:
-            StorageError: an image could not be read for a reason that is not its own.
+            StorageError: not one image could be read, for a reason that is not theirs.
         """
         timings = Timings()
         started = time.perf_counter()
@@ -72,19 +74,25 @@ class Runner:
         )
         outcomes: list[Outcome | None] = [None] * len(images)
         waiting: list[tuple[int, Fetched]] = []
+        faults = 0
         for position, result in fetched:
-            if isinstance(result, Outcome):
+            if isinstance(result, Fetched):
+                waiting.append((position, result))
+                if len(waiting) >= self._predictor.batch_size:
+                    self._predict(waiting, outcomes, delivery, mark, timings)
+            elif isinstance(result, Outcome):
                 outcomes[position] = result
-                continue
-            waiting.append((position, result))
-            if len(waiting) >= self._predictor.batch_size:
-                self._predict(waiting, outcomes, delivery, mark, timings)
+            else:
+                faults += 1
+                if faults == len(images):
+                    raise result  # not one could be read: the storage is at fault, not the images
+                outcomes[position] = Outcome(images[position], Status.UNREADABLE, reason=str(result))
         self._predict(waiting, outcomes, delivery, mark, timings)
         timings.total = time.perf_counter() - started
         return [outcome for outcome in outcomes if outcome is not None], timings
 
-    def _fetch_ahead(self, images: Sequence[ImageRef], timings: Timings) -> Iterator[tuple[int, Fetched | Outcome]]:
-        pending: deque[Future[tuple[Fetched | Outcome, float]]] = deque()
+    def _fetch_ahead(self, images: Sequence[ImageRef], timings: Timings) -> Iterator[tuple[int, Result]]:
+        pending: deque[Future[tuple[Result, float]]] = deque()
         upcoming = iter(images)
         try:
             for position in range(len(images)):
@@ -99,7 +107,7 @@ class Runner:
 
     def _fetch_carefully(
         self, images: Sequence[ImageRef], delivery: Delivery, mark: Callable[[int | None], None], timings: Timings
-    ) -> Iterator[tuple[int, Fetched | Outcome]]:
+    ) -> Iterator[tuple[int, Result]]:
         for position in _suspect_first(len(images), delivery.suspect):
             ref = images[position]
             if position in delivery.crashed:
@@ -110,9 +118,13 @@ class Runner:
             timings.decode += seconds
             yield position, result
 
-    def _timed_fetch(self, ref: ImageRef) -> tuple[Fetched | Outcome, float]:
+    def _timed_fetch(self, ref: ImageRef) -> tuple[Result, float]:
         started = time.perf_counter()
-        return self._fetch(ref), time.perf_counter() - started
+        try:
+            result: Result = self._fetch(ref)
+        except StorageError as error:
+            result = error
+        return result, time.perf_counter() - started
 
     def _predict(
         self,

@@ -37,4 +37,5 @@ def register(app: Celery, holder: Holder) -> None:
         except DatabaseBusyError as error:
             log.error("job %s handed back: %s", task.request.id, error)
             time.sleep(REQUEUE_SECONDS)
+            holder.process.release(task.request.id)
             raise Reject(str(error), requeue=True) from error

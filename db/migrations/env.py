@@ -2,11 +2,12 @@
 
 from alembic import context
 
-from db.schema import metadata
+from db.schema import VERSION_TABLE, metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
+    version_table=VERSION_TABLE,
     render_as_batch=True,  # SQLite cannot alter columns in place
 )
 with context.begin_transaction():

@@ -16,8 +16,9 @@ from core.settings import load_settings
 from db.ledger import Ledger, read_ledger, verify_scan
 from db.queries import find_model
 from db.store import Store
-from producer.enqueue import Enqueuer, Tally, Target
+from producer.enqueue import Tally, Target
 from producer.scan import Scan
+from producer.session import Session
 from tests.integration.builders import failed, manifest, report, scored
 
 MODEL = "card"
@@ -40,7 +41,8 @@ class Producer:
     def __init__(self, engine: Engine, app: Celery, client: "redis.Redis", **settings: Any) -> None:
         self.engine = engine
         self.store = Store(engine)
-        self.enqueuer = Enqueuer(load_settings(**settings), engine, app, client)
+        self.session = Session(load_settings(**settings), engine, app, client)
+        self.enqueuer = self.session.enqueuer
 
     def enqueue(
         self, *sources: Path, skip: str = "all", on_tick: Callable[[Tally], None] = nothing, **options: Any
@@ -61,7 +63,7 @@ class Producer:
 
     def retry(self, tally: Tally) -> list[Job]:
         """Send again what failed or was lost."""
-        return self.enqueuer.retry(tally.scan_id, MODEL)
+        return list(self.enqueuer.retry(tally.scan_id, MODEL, lambda _: None))
 
 
 def make_files(folder: Path, number: int) -> Path:

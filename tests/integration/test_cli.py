@@ -64,7 +64,8 @@ class Site:
     def ok(self, *words: object, **environment: str) -> str:
         """Return the output of a command that must succeed."""
         done = self.run(*words, **environment)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert done.returncode == 0, done.stderr
+        assert all(line.startswith("note: ") for line in done.stderr.splitlines())
         return done.stdout
 
     def error(self, code: int, *words: object, **environment: str) -> str:

@@ -51,8 +51,9 @@ def connections_to(engine: Engine) -> int:
 
 def test_migrations_lead_to_the_tables_of_the_program(empty: Engine) -> None:
     upgrade(empty)
+    options = {"compare_type": True, "compare_server_default": True, "version_table": schema.VERSION_TABLE}
     with empty.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, schema.metadata) == []
 
 
@@ -115,7 +116,7 @@ def test_a_server_without_tables_is_refused_with_what_to_do(empty: Engine, empty
 def test_a_schema_of_another_version_is_refused_in_one_line(
     version: str, expected: str, engine: Engine, database_url: str
 ) -> None:
-    write(engine, text("UPDATE alembic_version SET version_num = :version").bindparams(version=version))
+    write(engine, text(f"UPDATE {schema.VERSION_TABLE} SET version_num = :version").bindparams(version=version))
     with pytest.raises(SchemaError, match=expected) as caught:
         open_engine(load_settings(database_url=database_url))
     assert "\n" not in str(caught.value)

@@ -154,13 +154,18 @@ def test_a_glob_means_the_same_on_every_database(glob: str, odd_names: Books, en
     assert set(uris(engine, Filter(path=glob))) == {uri for uri in URIS if fnmatchcase(uri, glob)}
 
 
-@pytest.mark.parametrize("prefix", ["/faces/", "/faces/a", "/faces/100%", "/faces/a_", "/faces/été", "file:///", "/x"])
-def test_under_takes_what_begins_so_to_the_letter(prefix: str, odd_names: Books, engine: Engine) -> None:
+@pytest.mark.parametrize("prefix", ["/faces/", "/faces/sub/", "/other/", "file:///", "/FACES/", "/x/", "/"])
+def test_under_a_folder_is_what_begins_so_to_the_letter(prefix: str, odd_names: Books, engine: Engine) -> None:
     assert set(uris(engine, Filter(under=(prefix,)))) == {uri for uri in URIS if uri.startswith(prefix)}
 
 
+@pytest.mark.parametrize("uri", URIS)
+def test_under_a_file_is_that_file_alone(uri: str, odd_names: Books, engine: Engine) -> None:
+    assert uris(engine, Filter(under=(uri,))) == [uri]
+
+
 def test_under_takes_what_begins_with_any_of_several(odd_names: Books, engine: Engine) -> None:
-    prefixes = ("/other/", "file://", "/faces/sub/")
+    prefixes = ("/other/", "file:///", "/faces/sub/")
     assert set(uris(engine, Filter(under=prefixes))) == {uri for uri in URIS if uri.startswith(prefixes)}
 
 

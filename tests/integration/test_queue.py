@@ -13,8 +13,9 @@ from core.broker import connect, held_jobs, make_app, queue_name, queued_message
 from core.errors import BrokerError
 from core.jobs import Job
 from db.ledger import read_ledger
-from producer.enqueue import Tally, Target, wait_until_complete
+from producer.enqueue import Tally, Target
 from producer.scan import Scan
+from producer.waiting import Waiter
 from tests.integration.builders import Books
 from tests.integration.producing import DOWN, MODEL, WAIT_SECONDS, Producer, job_in, make_files, messages, nothing, work
 
@@ -59,7 +60,7 @@ def test_messages_that_a_worker_has_not_acknowledged_count_as_held(
     with app.connection_for_read() as connection, connection.SimpleQueue(queue_name(MODEL)) as queue:
         taken = queue.get(timeout=WAIT_SECONDS)
         assert client.llen(queue_name(MODEL)) == 1
-        assert queued_messages(client, MODEL) == 2
+        assert queued_messages(client, MODEL) == 1
         assert held_jobs(client, MODEL) == {taken.headers["id"], messages(client)[0]["headers"]["id"]}
         assert producer.retry(tally) == []
         taken.ack()
@@ -122,7 +123,7 @@ def test_waiting_ends_when_nothing_is_pending(producer: Producer, client: "redis
     tally = producer.enqueue(faces)
     worker = threading.Timer(0.5, work, [producer, client])
     worker.start()
-    wait_until_complete(producer.engine, tally, nothing)
+    Waiter(producer.session, tally, MODEL).wait(nothing)
     worker.join(WAIT_SECONDS)
     assert producer.ledger(tally).ok == 10
 

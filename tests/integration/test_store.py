@@ -211,9 +211,11 @@ def test_verification_looks_at_every_job_however_many_there_are(books: Books, en
 def test_a_scan_that_does_not_exist_is_a_mistake_of_the_user(engine: Engine) -> None:
     with pytest.raises(UsageError):
         latest_scan(engine)
-    for read in (lambda: read_ledger(engine, 99), lambda: verify_scan(engine, 99), lambda: stuck_jobs(engine, 99, ())):
+    with pytest.raises(UsageError, match="99"):
+        stuck_jobs(engine, 99, (), failed=True)
+    for read in (read_ledger, verify_scan):
         with pytest.raises(UsageError, match="99"):
-            read()
+            read(engine, 99)
 
 
 def test_stuck_are_failed_jobs_and_those_that_the_broker_does_not_hold(books: Books, engine: Engine) -> None:
@@ -221,8 +223,8 @@ def test_stuck_are_failed_jobs_and_those_that_the_broker_does_not_hold(books: Bo
     books.store.fail_job(failed_job.id, "gone")
     books.store.begin_job(running.id, "worker@host")
     books.run(done)
-    assert set(stuck_jobs(engine, books.scan_id, {held.id})) == {failed_job.id, lost.id, running.id}
-    assert set(stuck_jobs(engine, books.scan_id, {held.id, running.id, failed_job.id})) == {failed_job.id, lost.id}
+    assert set(stuck_jobs(engine, books.scan_id, {held.id}, failed=True)) == {failed_job.id, lost.id, running.id}
+    assert set(stuck_jobs(engine, books.scan_id, {held.id, running.id}, failed=False)) == {lost.id}
 
 
 def test_a_requeued_job_is_the_same_job_with_a_clean_record(books: Books, engine: Engine) -> None:
@@ -230,7 +232,7 @@ def test_a_requeued_job_is_the_same_job_with_a_clean_record(books: Books, engine
     for _ in range(3):
         books.store.begin_job(job.id, "worker@host")
     books.store.fail_job(job.id, "lost too often")
-    assert books.store.requeue([job.id, done.id, "0" * 32]) == [job]
+    assert [books.store.requeue(job_id) for job_id in (job.id, done.id, "0" * 32)] == [job, None, None]
     ledger = balanced(engine, books)
     assert (ledger.queued, ledger.undelivered, ledger.errors, ledger.ok) == (3, 0, {}, 2)
     assert books.store.begin_job(job.id, "worker@host").losses == 0
@@ -250,7 +252,7 @@ def test_a_cancel_drops_what_no_worker_has_begun_and_ends_the_listing(books: Boo
     books.store.save_job(running, [scored(ref) for ref in running.images], report(books.model))
     ledger = balanced(engine, books)
     assert (ledger.scan_status, ledger.listed, ledger.ok, ledger.is_complete) == ("cancelled", 15, 3, True)
-    assert done.id not in stuck_jobs(engine, books.scan_id, ())
+    assert done.id not in stuck_jobs(engine, books.scan_id, (), failed=True)
 
 
 def test_what_is_scored_already_is_known_by_its_fingerprint(books: Books, engine: Engine) -> None:

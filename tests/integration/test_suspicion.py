@@ -131,6 +131,6 @@ def test_a_retry_of_a_job_remembers_what_crashed(books: Books) -> None:
         assert deliver(books, job, {2}) is None
     assert books.store.begin_job(job.id, WORKER).crashed == {2}
     books.store.fail_job(job.id, "gone")
-    books.store.requeue([job.id])
+    books.store.requeue(job.id)
     delivery = books.store.begin_job(job.id, WORKER)
     assert (delivery.losses, delivery.suspect) == (0, None)

@@ -23,6 +23,7 @@ JOBS = st.builds(
     scan_id=st.integers(0, 2**31 - 1),
     model=TEXTS,
     images=st.lists(REFS, min_size=1, max_size=5).map(tuple),
+    model_id=st.none() | TEXTS,
 )
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20),
@@ -34,7 +35,8 @@ JSON_VALUES = st.recursive(
 def a_payload(**changes: Any) -> dict[str, Any]:
     """Return a payload that is a job, but for the changes."""
     row = ["/faces/a.jpg", "5-17", 5]
-    return {"version": 1, "id": ID, "scan_id": 3, "model": "card", "images": [row]} | changes
+    payload = {"version": 1, "id": ID, "scan_id": 3, "model": "card", "model_id": None, "images": [row]}
+    return payload | changes
 
 
 def test_a_payload_is_read_as_a_job() -> None:

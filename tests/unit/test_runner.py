@@ -111,11 +111,20 @@ def test_scores_that_are_not_one_for_each_image_are_an_error(wrong: NDArray[np.f
         Runner(as_pixels, predictor, threads=1).run(refs(4), FIRST, no_mark)
 
 
-def test_a_storage_that_fails_ends_the_job() -> None:
+def test_an_image_that_cannot_be_read_among_others_that_can_is_unreadable() -> None:
     def fetch(ref: ImageRef) -> Fetched:
         if position_of(ref) == 3:
             raise StorageError("reading failed: Input/output error")
         return as_pixels(ref)
+
+    outcomes, _ = Runner(fetch, Echo(), threads=2).run(refs(50), FIRST, no_mark)
+    assert [n for n, outcome in enumerate(outcomes) if outcome.status is Status.UNREADABLE] == [3]
+    assert outcomes[3].reason == "reading failed: Input/output error"
+
+
+def test_a_storage_that_gives_not_one_image_ends_the_job() -> None:
+    def fetch(ref: ImageRef) -> Fetched:
+        raise StorageError("reading failed: Input/output error")
 
     with pytest.raises(StorageError):
         Runner(fetch, Echo(), threads=2).run(refs(50), FIRST, no_mark)

@@ -18,9 +18,12 @@ def upgrade() -> None:
         sa.Column("height", sa.Integer(), comment="pixels"),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_index("ix_image_uri", "image", ["uri"], unique=False, postgresql_ops={"uri": "text_pattern_ops"})
     op.create_table(
         "model",
-        sa.Column("id", sa.String(length=32), nullable=False, comment="digest of whatever decides a score"),
+        sa.Column(
+            "id", sa.String(length=32), nullable=False, comment="digest of its name and whatever decides a score"
+        ),
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False, comment="of the weights"),
         sa.Column("architecture", sa.String(length=64), nullable=False),
@@ -40,10 +43,7 @@ def upgrade() -> None:
         sa.Column("sources", sa.Text(), nullable=False, comment="JSON list of what was scanned"),
         sa.Column("model_name", sa.String(length=64), nullable=False, comment="artifact asked for"),
         sa.Column(
-            "model_id",
-            sa.String(length=32),
-            nullable=True,
-            comment="the model whose verdicts were skipped; null if none was known",
+            "model_id", sa.String(length=32), comment="the model whose verdicts were skipped; null if none was known"
         ),
         sa.Column("status", sa.String(length=16), nullable=False, comment="listing, listed, interrupted or cancelled"),
         sa.Column("listed", sa.BigInteger(), nullable=False, comment="images found, so far"),
@@ -59,7 +59,14 @@ def upgrade() -> None:
             nullable=False,
             comment="files passed over because of their names; not in listed",
         ),
+        sa.Column("unlistable", sa.Integer(), nullable=False, comment="folders that could not be listed"),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column(
+            "touched_at",
+            sa.DateTime(timezone=True),
+            nullable=False,
+            comment="sign of life of the producer while it is listing",
+        ),
         sa.Column("finished_at", sa.DateTime(timezone=True), comment="end of the listing"),
         sa.PrimaryKeyConstraint("id"),
     )
@@ -69,7 +76,6 @@ def upgrade() -> None:
         sa.Column("scan_id", sa.Integer(), nullable=False),
         sa.Column("status", sa.String(length=16), nullable=False, comment="queued, running, done, failed or cancelled"),
         sa.Column("images", sa.Integer(), nullable=False, comment="how many it has"),
-        sa.Column("payload", sa.LargeBinary(), nullable=False, comment="the message, zlib-compressed JSON"),
         sa.Column("n_ok", sa.Integer(), server_default="0", nullable=False),
         sa.Column("n_unreadable", sa.Integer(), server_default="0", nullable=False),
         sa.Column("n_truncated", sa.Integer(), server_default="0", nullable=False),
@@ -79,12 +85,7 @@ def upgrade() -> None:
         sa.Column("n_crashed", sa.Integer(), server_default="0", nullable=False),
         sa.Column("deliveries", sa.Integer(), server_default="0", nullable=False, comment="times a worker began it"),
         sa.Column("losses", sa.Integer(), server_default="0", nullable=False, comment="times the worker died in it"),
-        sa.Column(
-            "suspect",
-            sa.Integer(),
-            nullable=True,
-            comment="position of the image that was being decoded, in a careful run",
-        ),
+        sa.Column("suspect", sa.Integer(), comment="position of the image that was being decoded, in a careful run"),
         sa.Column(
             "suspicions",
             sa.SmallInteger(),
@@ -104,6 +105,7 @@ def upgrade() -> None:
         sa.Column("decode_seconds", sa.Double(), comment="fetching and decoding, summed over threads"),
         sa.Column("predict_seconds", sa.Double()),
         sa.Column("total_seconds", sa.Double(), comment="from the worker's start to just before the commit"),
+        sa.Column("payload", sa.LargeBinary(), nullable=False, comment="the message, zlib-compressed JSON"),
         sa.ForeignKeyConstraint(
             ["scan_id"],
             ["scan.id"],
@@ -111,6 +113,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("ix_job_scan_status", "job", ["scan_id", "status"], unique=False)
+    op.create_index("ix_job_worker_status", "job", ["worker", "status"], unique=False)
     op.create_table(
         "verdict",
         sa.Column("image_id", sa.LargeBinary(length=16), nullable=False),
@@ -119,13 +122,10 @@ def upgrade() -> None:
         sa.Column("p_real", sa.Double(), comment="the network's output; null unless status is ok"),
         sa.Column("reason", sa.Text(), nullable=False, comment="of a failure; empty if ok"),
         sa.Column(
-            "fingerprint", sa.Text(), nullable=False, comment="of the content that was scored: size-mtime, or ETag"
+            "fingerprint", sa.Text(), nullable=False, comment="of the content when it was listed: size-mtime, or ETag"
         ),
         sa.Column(
-            "digest",
-            sa.LargeBinary(length=16),
-            nullable=True,
-            comment="first 16 bytes of the SHA-256 of the bytes that were scored",
+            "digest", sa.LargeBinary(length=16), comment="first 16 bytes of the SHA-256 of the bytes that were scored"
         ),
         sa.Column("scan_id", sa.Integer(), nullable=False, comment="the latest scan that scored it"),
         sa.Column("job_id", sa.String(length=32), nullable=False),
