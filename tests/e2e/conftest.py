@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,20 +35,28 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_
     raise AssertionError(f"waited {seconds:g} s in vain for {what}")
 
 
-def processes_of(data_dir: Path) -> list[int]:
-    """Return the live processes of this data directory: started with it in their environment, or at home in it."""
+def processes_of(data_dir: Path) -> dict[int, str]:
+    """Return the live processes of this data directory, started with it in their environment or at home in it."""
     mark = f"FACESIEVE_DATA_DIR={data_dir}".encode()
-    found = []
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             is_ours = mark in (folder / "environ").read_bytes().split(b"\0")
             is_ours |= (folder / "cwd").readlink().is_relative_to(data_dir)  # Valkey overwrites its environment
             state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         except OSError:
             continue
         if is_ours and state != "Z" and int(folder.name) != os.getpid():
-            found.append(int(folder.name))
+            found[int(folder.name)] = f"{state} {command}"
     return found
+
+
+def left_running(data_dir: Path) -> dict[int, str]:
+    """Return the processes of a data directory that do not end in a moment: the kernel takes one to bury the dead."""
+    with suppress(AssertionError):
+        wait_for(lambda: not processes_of(data_dir), "their end", 5)
+    return processes_of(data_dir)
 
 
 def children_of(pid: int) -> list[int]:
@@ -152,7 +160,7 @@ def make_site(tmp_path: Path, tiny_models: Path) -> Iterator[Callable[..., Site]
     yield make
     for site in made:
         site.close()
-        left = processes_of(site.data_dir)
+        left = left_running(site.data_dir)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         assert not left, f"still running: {left}\n{site.log()}"

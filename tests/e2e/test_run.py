@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Site, processes_of, wait_for, write_images
+from tests.e2e.conftest import Site, left_running, processes_of, wait_for, write_images
 
 pytestmark = pytest.mark.tensorflow
 
@@ -64,7 +64,7 @@ def test_a_run_leaves_nothing_running_and_no_log(site: Site, tmp_path: Path) -> 
     write_images(tmp_path / "faces", 5)
     site.ok("producer", "run", tmp_path / "faces")
 
-    assert processes_of(site.data_dir) == []
+    assert left_running(site.data_dir) == {}
     assert list((site.data_dir / "logs").iterdir()) == []
 
 
@@ -79,7 +79,7 @@ def test_an_interrupted_run_cancels_its_scan_and_the_next_one_goes_on(
     process.send_signal(number)
 
     assert process.wait(60) == 130
-    assert processes_of(site.data_dir) == []
+    assert left_running(site.data_dir) == {}
     assert "cancelled" in _statuses(site)
     assert site.run("db", "verify").returncode == 0
     rest = json.loads(site.ok("producer", "run", tmp_path / "faces", "--json"))
@@ -98,7 +98,7 @@ def test_a_killed_run_takes_its_worker_with_it(site: Site, tmp_path: Path) -> No
     wait_for(lambda: not _workers(site), "the worker to stop")
     # The server that the killed command left behind is found and stopped by the next one.
     site.ok("producer", "run", tmp_path / "faces")
-    assert processes_of(site.data_dir) == []
+    assert left_running(site.data_dir) == {}
 
 
 def test_a_model_that_does_not_load_is_one_line_and_its_exit_code(site: Site, tmp_path: Path) -> None:
@@ -127,12 +127,4 @@ def _statuses(site: Site) -> set[str]:
 
 
 def _workers(site: Site) -> list[int]:
-    found = []
-    for pid in processes_of(site.data_dir):
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"worker" in words:
-            found.append(pid)
-    return found
+    return [pid for pid, command in processes_of(site.data_dir).items() if "worker" in command]
