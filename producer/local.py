@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Self
 
 from celery import Celery
 
 from core.broker import queue_name, translated
-from core.errors import WorkerError
+from core.errors import BrokerError, WorkerError
 from core.settings import Settings
 
 PING_SECONDS = 1.0
@@ -46,15 +47,15 @@ class LocalWorker:
 
         Raises:
             WorkerError: it could not start, or died.
-            BrokerError: the broker does not answer.
         """
         if self._process is not None:
             if self._process.poll() is not None:
                 raise WorkerError(f"worker ended: {self._last_line()} (log: {self._log})")
         elif time.monotonic() - self._checked_at >= RECHECK_SECONDS:
             # Again and again: the worker that was found may belong to another command, and end with it.
-            if not self._is_one_running():
-                self._start()
+            with suppress(BrokerError):  # whoever waits for the broker deals with that
+                if not self._is_one_running():
+                    self._start()
             self._checked_at = time.monotonic()
 
     def stop(self) -> None:
