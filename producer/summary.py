@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 from urllib.parse import quote_from_bytes
 
@@ -12,7 +12,7 @@ from rich.text import Text
 from sqlalchemy import Engine
 
 from core.cli import print_json, printable
-from core.storage import FILE_SCHEME
+from core.storage import FILE_SCHEME, path_to_uri
 from core.verdicts import Status
 from db.ledger import Ledger, read_ledger
 from db.queries import Filter, count_labels, count_statuses, list_verdicts
@@ -33,7 +33,7 @@ def summarise(engine: Engine, scan_id: int, sources: Sequence[str]) -> dict[str,
     wanted = Filter(model=ledger.model, under=tuple(prefix for source in sources for prefix in _prefixes(source)))
     statuses = count_statuses(engine, wanted)
     failures = {status: number for status, number in statuses.items() if status != Status.OK}
-    likely = Filter(status=Status.OK, model=wanted.model, under=wanted.under)
+    likely = replace(wanted, status=Status.OK)
     return {
         "scan": scan_id,
         "model": ledger.model,
@@ -128,9 +128,5 @@ def _prefixes(source: str) -> tuple[str, ...]:
     path = os.path.abspath(source)  # noqa: PTH100 - as the listing does
     if os.path.isdir(path):  # noqa: PTH112
         path = path.rstrip("/") + "/"
-    encoded = FILE_SCHEME + quote_from_bytes(os.fsencode(path))
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return (encoded,)
-    return (path, encoded)
+    # Below a folder with a plain name there may be names that are not UTF-8, and so are listed as URIs.
+    return tuple(dict.fromkeys((path_to_uri(path), FILE_SCHEME + quote_from_bytes(os.fsencode(path)))))
