@@ -47,5 +47,5 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP_INSTALL) --upgrade pip
-	$(PIP_INSTALL) -e '.[worker,postgres,ops]' --group test --group lint
+	$(PIP_INSTALL) -e '.[train,postgres,ops]' --group test --group lint
 	@touch $@ $(VENV)/.run

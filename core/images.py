@@ -2,6 +2,13 @@
 
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import PurePosixPath
+
+#: What OpenCV decodes. A producer passes over others unless an --include asks for them.
+IMAGE_SUFFIXES = frozenset(
+    f".{name}"
+    for name in "jpg jpeg jpe jfif png webp bmp dib tif tiff gif avif jp2 ppm pgm pbm".split()  # noqa: SIM905
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +30,8 @@ class ImageRef:
     def id(self) -> bytes:
         """16 bytes that stand for the URI in the database: the start of its SHA-256."""
         return sha256(self.uri.encode()).digest()[:16]
+
+
+def has_image_suffix(path: str) -> bool:
+    """Return whether a file is an image by its name."""
+    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES

@@ -65,6 +65,25 @@ def decode(data: bytes, preset: str, *, max_pixels: int) -> Decoded:
     Raises:
         ImageError: the file is empty, cut off, damaged, too large or not an image.
     """
+    image = decode_whole(data, preset, max_pixels=max_pixels)
+    height, width = image.shape[:2]
+    return Decoded(resize(image, preset), width, height)
+
+
+def decode_whole(data: bytes, preset: str, *, max_pixels: int) -> NDArray[np.uint8]:
+    """Decode one image at its own size: ``decode`` without the last step, for training to crop.
+
+    Args:
+        data: the whole file.
+        preset: tells the order of the channels.
+        max_pixels: see ``decode``.
+
+    Returns:
+        uint8 of shape (height, width, 3).
+
+    Raises:
+        ImageError: as ``decode``.
+    """
     if not data:
         raise ImageError(Status.TRUNCATED, "the file is empty")
     kind = recognise(data)
@@ -79,7 +98,23 @@ def decode(data: bytes, preset: str, *, max_pixels: int) -> Decoded:
         raise ImageError(Status.UNREADABLE, f"the {kind} file is damaged")
     height, width = image.shape[:2]
     _check_pixels(width * height, max_pixels)  # inside, the image can be larger than the file's header says
-    return Decoded(_resize(image, preset), width, height)
+    return image.astype(np.uint8, copy=False)
+
+
+def resize(image: NDArray[np.uint8], preset: str, side: int = SIDE) -> NDArray[np.uint8]:
+    """Make an image the network's input.
+
+    Args:
+        image: uint8 of shape (height, width, 3).
+        preset: tells the interpolation.
+        side: of the result, in pixels; training may take a smaller one than serving.
+
+    Returns:
+        uint8 of shape (side, side, 3).
+    """
+    shrinks = min(image.shape[:2]) >= side
+    method = cv2.INTER_AREA if preset == "rgb-area" and shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, (side, side), interpolation=method).astype(np.uint8, copy=False)
 
 
 def scale(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -112,9 +147,3 @@ def _decode(kind: str, data: bytes, flags: int) -> NDArray[Any] | None:
         return cv2.imdecode(np.frombuffer(still, np.uint8), flags)
     except cv2.error:
         return None
-
-
-def _resize(image: NDArray[Any], preset: str) -> NDArray[np.uint8]:
-    shrinks = min(image.shape[:2]) >= SIDE
-    method = cv2.INTER_AREA if preset == "rgb-area" and shrinks else cv2.INTER_LINEAR
-    return cv2.resize(image, (SIDE, SIDE), interpolation=method).astype(np.uint8, copy=False)

@@ -3,17 +3,10 @@
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import chain, islice
-from pathlib import PurePosixPath
 
 from core.errors import SourceError
-from core.images import ImageRef
+from core.images import ImageRef, has_image_suffix
 from core.storage import Listing
-
-#: What OpenCV decodes. Others are passed over unless an --include asks for them.
-IMAGE_SUFFIXES = frozenset(
-    f".{name}"
-    for name in "jpg jpeg jpe jfif png webp bmp dib tif tiff gif avif jp2 ppm pgm pbm".split()  # noqa: SIM905
-)
 
 
 class Scan:
@@ -79,7 +72,7 @@ class Scan:
             return False
         if self._include:
             return any(_matches(path, glob) for glob in self._include)
-        return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
+        return has_image_suffix(path)
 
 
 def _matches(path: str, glob: str) -> bool:
