@@ -20,6 +20,23 @@ SHIPPED = Path(__file__).parent.parent / "model" / "artifacts"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 
+class Calibration(BaseModel):
+    """How a score becomes a probability that can be taken at its word: ``sigmoid(slope * logit(p_real) + intercept)``.
+
+    With an intercept of 0 this is temperature scaling (Guo et al. 2017, the temperature is 1 / slope), else Platt's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slope: float = Field(gt=0)
+    intercept: float
+    #: Number of images that it was fitted on, and what they were, for people.
+    images: int = Field(ge=1)
+    source: str
+    #: The share of real images below ``generated_below`` that the threshold was chosen for.
+    false_positive_rate: float = Field(gt=0, lt=1)
+
+
 class Manifest(BaseModel):
     """The content of ``manifest.json``.
 
@@ -37,18 +54,22 @@ class Manifest(BaseModel):
     file: Literal["model.keras", "saved_model"]
     #: Of the file; of a folder, of its sorted relative names and contents.
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    #: ``card-resnet``, or ``imported`` if it is something else with the same input and output.
+    #: One of ``model.architectures``, ``ensemble``, or ``imported`` if it is something else with the same input and output.
     architecture: str
     #: Number of weights, trainable or not.
     parameters: int = Field(ge=0)
     #: How bytes become the network's input, see ``model/preprocess.py``.
     preprocess: Literal["card", "rgb-area"]
+    #: Whether the score is the mean over the image and its mirror image; takes twice the time.
+    flip: bool = False
     #: False: random weights; its scores mean nothing and are labelled so.
     trained: bool
     #: ``p_real`` above this is labelled real.
     real_above: float = Field(default=0.5, ge=0, le=1)
     #: ``p_real`` at or below this is labelled generated; what lies between is unsure.
     generated_below: float = Field(default=0.5, ge=0, le=1)
+    #: None until `model calibrate` has been run. Labels need only the two thresholds above.
+    calibration: Calibration | None = None
     #: Where it came from, for people.
     source: str
     created_at: datetime
@@ -63,7 +84,8 @@ class Manifest(BaseModel):
     @property
     def id(self) -> str:
         """32 hex digits that stand for the name and whatever decides a score."""
-        return sha256(f"{self.name} {self.sha256} {self.preprocess}".encode()).hexdigest()[:32]
+        decisive = f"{self.name} {self.sha256} {self.preprocess}{' flip' if self.flip else ''}"
+        return sha256(decisive.encode()).hexdigest()[:32]
 
 
 def read_manifest(folder: Path) -> Manifest:
