@@ -54,7 +54,7 @@ class Manifest(BaseModel):
     file: Literal["model.keras", "saved_model"]
     #: Of the file; of a folder, of its sorted relative names and contents.
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    #: One of ``model.architectures``, ``ensemble``, or ``imported`` if it is something else with the same input and output.
+    #: One of ``model.architectures``, ``ensemble``, or ``imported``: anything else with the same input and output.
     architecture: str
     #: Number of weights, trainable or not.
     parameters: int = Field(ge=0)
