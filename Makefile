@@ -12,7 +12,6 @@ help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.run  ## Score the example images: embedded Valkey, a Celery worker with TensorFlow, SQLite
-	test -d $(DEMO_DATA)/models/untrained || FACESIEVE_DATA_DIR=$(DEMO_DATA) $(BIN)/model init
 	FACESIEVE_DATA_DIR=$(DEMO_DATA) $(BIN)/producer run examples/faces
 	FACESIEVE_DATA_DIR=$(DEMO_DATA) $(BIN)/db list
 	FACESIEVE_DATA_DIR=$(DEMO_DATA) $(BIN)/db verify
@@ -47,5 +46,5 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP_INSTALL) --upgrade pip
-	$(PIP_INSTALL) -e '.[train,postgres,ops]' --group test --group lint
+	$(PIP_INSTALL) -e '.[train,export,postgres,ops]' --group test --group lint
 	@touch $@ $(VENV)/.run

@@ -152,12 +152,13 @@ class Store:
     # --- the worker's side ---------------------------------------------------------------------------------------
 
     def register_model(self, manifest: Manifest) -> None:
-        """Enter a model. One that is known keeps its thresholds: they may have been changed since."""
+        """Enter a model. One that is known gets its manifest's thresholds: it may have been calibrated since."""
         values = manifest.model_dump(
             include={"name", "sha256", "architecture", "preprocess", "trained", "real_above", "generated_below"}
         )
         row = self._insert(schema.model).values(id=manifest.id, registered_at=_now(), **values)
-        row = row.on_conflict_do_update(index_elements=["id"], set_={"registered_at": _now()})
+        changed = {name: row.excluded[name] for name in ("real_above", "generated_below", "registered_at")}
+        row = row.on_conflict_do_update(index_elements=["id"], set_=changed)
         with translated(self._engine), self._engine.begin() as connection:
             connection.execute(row)
 

@@ -72,7 +72,7 @@ def write_artifact(
         try:
             new.mkdir()
             manifest = make(new)
-            (new / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            (new / MANIFEST_NAME).write_text(_to_text(manifest), encoding="utf-8")
             if overwrite:  # a full folder cannot be replaced in one step; the old one goes with the scratch folder
                 with suppress(FileNotFoundError):
                     target.rename(old)
@@ -80,6 +80,23 @@ def write_artifact(
         except OSError as error:
             raise ModelError(f"model {name} could not be written to {target}: {error.strerror}") from error
     return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Replace the manifest of an artifact in one step. Its weights stay as they are.
+
+    Raises:
+        ModelError: the folder cannot be written.
+    """
+    scratch = folder / f".{MANIFEST_NAME}.new"
+    try:
+        scratch.write_text(_to_text(manifest), encoding="utf-8")
+        scratch.replace(folder / MANIFEST_NAME)
+    except OSError as error:
+        raise ModelError(f"model {manifest.name}: {folder} cannot be written: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            scratch.unlink()
 
 
 def check_free(target: Path, *, overwrite: bool) -> None:
@@ -110,6 +127,10 @@ def _read(folder: Path) -> Manifest | ModelError:
         return read_manifest(folder)
     except ModelError as error:
         return error
+
+
+def _to_text(manifest: Manifest) -> str:
+    return manifest.model_dump_json(indent=2) + "\n"
 
 
 def _digest_file(path: Path) -> str:

@@ -7,14 +7,17 @@ import typer
 
 from core.cli import JsonOption, console, new_app, print_json, printable, read_settings, run
 from core.errors import ModelError
+from model import cli_artifacts, cli_audit, cli_evaluate, cli_train
+from model.cli_artifacts import FlipOption, NameOption, OverwriteOption, report_made
 
 if TYPE_CHECKING:
     from core.manifest import Manifest
 
 app = new_app("Make, list and show models. Each is an artifact: a folder of its weights and a manifest about them.")
-
-NameOption = Annotated[str, typer.Option(help="Name of the new artifact.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the artifact of that name.")]
+app.add_typer(cli_artifacts.app)
+app.add_typer(cli_audit.app)
+app.add_typer(cli_evaluate.app)
+app.add_typer(cli_train.app)
 
 
 @app.command()
@@ -30,7 +33,7 @@ def init(
     """
     from model.importer import init_untrained
 
-    _report_made(init_untrained(read_settings(), name=name, seed=seed, overwrite=overwrite))
+    report_made(init_untrained(read_settings(), name=name, seed=seed, overwrite=overwrite))
 
 
 @app.command("import")
@@ -41,6 +44,7 @@ def import_command(
         Literal["card", "rgb-area"],
         typer.Option(help="How it wants its images: as the published model's card has them, or RGB, area-scaled."),
     ] = "card",
+    flip: FlipOption = False,
     untrained: Annotated[bool, typer.Option("--untrained", help="Mark its scores as meaningless.")] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -56,9 +60,9 @@ def import_command(
     from model.importer import import_model
 
     manifest = import_model(
-        read_settings(), file, name=name, preprocess=preprocess, trained=not untrained, overwrite=overwrite
+        read_settings(), file, name=name, preprocess=preprocess, flip=flip, trained=not untrained, overwrite=overwrite
     )
-    _report_made(manifest)
+    report_made(manifest)
 
 
 @app.command("list")
@@ -121,8 +125,3 @@ def _as_json(folder: Path, found: "Manifest | ModelError") -> dict[str, Any]:
     if isinstance(found, ModelError):
         return {"name": folder.name, "folder": str(folder), "error": str(found)}
     return {"name": found.name, "id": found.id, "folder": str(folder), **found.model_dump(mode="json")}
-
-
-def _report_made(manifest: "Manifest") -> None:
-    untrained = "" if manifest.trained else "; it is not trained, so its scores mean nothing"
-    console().print(f"made model {manifest.name}, {manifest.parameters:,} weights, id {manifest.id[:12]}{untrained}")

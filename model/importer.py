@@ -3,10 +3,13 @@
 import re
 import shutil
 import zipfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Required, TypedDict, Unpack
 
+import h5py
 import numpy as np
 
 from core.errors import ModelBrokenError, ModelNotFoundError, ModelShapeError, UsageError
@@ -24,6 +27,16 @@ _MAGIC = {".keras": b"PK\x03\x04", ".h5": b"\x89HDF\r\n\x1a\n", ".hdf5": b"\x89H
 _LFS_POINTER = b"version https://git-lfs"
 
 
+class About(TypedDict, total=False):
+    """What a manifest says of a network that its file does not tell. See ``Manifest``."""
+
+    trained: Required[bool]
+    source: Required[str]
+    preprocess: Preprocess
+    flip: bool
+    architecture: str
+
+
 def init_untrained(settings: Settings, *, name: str = "untrained", seed: int = 0, overwrite: bool = False) -> Manifest:
     """Make an artifact of the card's network with random weights, to try the system with.
 
@@ -32,7 +45,7 @@ def init_untrained(settings: Settings, *, name: str = "untrained", seed: int = 0
     Raises:
         UsageError: the name is not one, or taken.
     """
-    _check_name(name, settings, overwrite=overwrite)
+    check_name(name, settings, overwrite=overwrite)
     import_keras().utils.set_random_seed(seed)
     return save_network(
         build_card_resnet(),
@@ -50,6 +63,7 @@ def import_model(
     *,
     name: str,
     preprocess: Preprocess = "card",
+    flip: bool = False,
     trained: bool = True,
     overwrite: bool = False,
 ) -> Manifest:
@@ -62,6 +76,7 @@ def import_model(
         source: a ``.keras`` or HDF5 file, legacy ones too, or a SavedModel folder.
         name: of the artifact.
         preprocess: how the images are to be prepared that the model gets, see ``model.preprocess``.
+        flip: whether its score is to be the mean over the image and its mirror image.
         trained: False labels its scores as meaningless.
         overwrite: whether to replace an artifact of that name.
 
@@ -72,28 +87,25 @@ def import_model(
         ModelShapeError: it does not map (n, 224, 224, 3) to (n, 1) in [0, 1].
         UnsafeModelError: loading it would run code from the file.
     """
-    _check_name(name, settings, overwrite=overwrite)
+    check_name(name, settings, overwrite=overwrite)
     _check_kind(source)
-    origin = f"{source.name}, sha256 {digest(source)}"
+    about: About = {
+        "trained": trained,
+        "source": f"{source.name}, sha256 {digest(source)}",
+        "preprocess": preprocess,
+        "flip": flip,
+    }
     if not source.is_dir():
         network = load_keras(source)
         check_network(network, source)
-        return save_network(
-            network.root,
-            settings,
-            name=name,
-            preprocess=preprocess,
-            trained=trained,
-            source=origin,
-            overwrite=overwrite,
-        )
+        return save_network(network.root, settings, name=name, overwrite=overwrite, **about)
 
     def copy(folder: Path) -> Manifest:
         weights = folder / "saved_model"
         shutil.copytree(source, weights)
         network = load_saved_model(weights)
         check_network(network, source)
-        return _describe(weights, network.parameters, name=name, preprocess=preprocess, trained=trained, source=origin)
+        return _describe(weights, network.parameters, name=name, **about)
 
     return write_artifact(settings, name, copy, overwrite=overwrite)
 
@@ -103,10 +115,10 @@ def save_network(
     settings: Settings,
     *,
     name: str,
-    preprocess: Preprocess = "card",
-    trained: bool,
-    source: str,
     overwrite: bool = False,
+    half: bool = False,
+    beside: Mapping[str, bytes] | None = None,
+    **about: Unpack[About],
 ) -> Manifest:
     """Make an artifact of a ``keras.Model``.
 
@@ -114,10 +126,10 @@ def save_network(
         model: float32 (n, 224, 224, 3) in [0, 1] to (n, 1) in [0, 1].
         settings: tells where artifacts are.
         name: of the artifact.
-        preprocess: as the model was trained with.
-        trained: whether its scores mean anything.
-        source: where it came from, for people.
         overwrite: whether to replace an artifact of that name.
+        half: store kernels in half precision, in half the space. It is how they are stored, not how they are used.
+        beside: further files of the artifact, by name.
+        about: what else its manifest says.
 
     Raises:
         UsageError: the name is taken.
@@ -125,10 +137,10 @@ def save_network(
 
     def save(folder: Path) -> Manifest:
         weights = folder / "model.keras"
-        _save_reproducibly(model, weights)
-        return _describe(
-            weights, model.count_params(), name=name, preprocess=preprocess, trained=trained, source=source
-        )
+        _save_reproducibly(model, weights, half=half)
+        for name_beside, content in (beside or {}).items():
+            (folder / name_beside).write_bytes(content)
+        return _describe(weights, model.count_params(), name=name, **about)
 
     return write_artifact(settings, name, save, overwrite=overwrite)
 
@@ -164,7 +176,12 @@ def check_network(network: Network, source: Path) -> None:
         )
 
 
-def _check_name(name: str, settings: Settings, *, overwrite: bool) -> None:
+def check_name(name: str, settings: Settings, *, overwrite: bool) -> None:
+    """Check, before anything takes long, that an artifact may be made under a name.
+
+    Raises:
+        UsageError: it is no name, or taken.
+    """
     if not re.fullmatch(NAME_PATTERN, name):
         raise UsageError(f"model name {name!r}: use up to 64 of a-z, 0-9, '.', '_' and '-', a letter or digit first")
     check_free(settings.models_dir / name, overwrite=overwrite)
@@ -192,7 +209,7 @@ def _check_kind(source: Path) -> None:
         raise ModelBrokenError(f"{source} is no {source.suffix} file by its content: name {_KINDS}")
 
 
-def _save_reproducibly(model: Any, path: Path) -> None:
+def _save_reproducibly(model: Any, path: Path, *, half: bool = False) -> None:
     """Save a ``keras.Model`` so that the same model gives the same bytes, and with them the same identity."""
     scratch = path.with_suffix(".scratch.keras")
     model.save(scratch)
@@ -203,8 +220,28 @@ def _save_reproducibly(model: Any, path: Path) -> None:
                 content = re.sub(rb', "date_saved": "[^"]*"', b"", content)
             elif name == "config.json":
                 content = _number_shared_objects(content)
+            elif name == "model.weights.h5" and half:
+                content = _halve_kernels(content)
             archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980
     scratch.unlink()
+
+
+def _halve_kernels(weights: bytes) -> bytes:
+    """Store the arrays of an HDF5 file that have more than one dimension as float16; Keras casts them back."""
+    result = BytesIO()
+    with h5py.File(BytesIO(weights)) as full, h5py.File(result, "w") as halved:
+
+        def copy(path: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset):
+                array = item[()]
+                copied = halved.create_dataset(path, data=array.astype(np.float16) if array.ndim > 1 else array)
+            else:
+                copied = halved.require_group(path)
+            copied.attrs.update(item.attrs)
+
+        full.visititems(copy)
+        halved.attrs.update(full.attrs)
+    return result.getvalue()
 
 
 def _number_shared_objects(config: bytes) -> bytes:
@@ -217,15 +254,17 @@ def _number_shared_objects(config: bytes) -> bytes:
     )
 
 
-def _describe(weights: Path, parameters: int, **fields: Any) -> Manifest:
+def _describe(weights: Path, parameters: int, *, name: str, **about: Unpack[About]) -> Manifest:
     is_file = weights.is_file()
+    about.setdefault("preprocess", "card")
+    about.setdefault("architecture", "card-resnet" if parameters == PARAMETERS else "imported")
     return Manifest(
+        name=name,
         format="keras" if is_file else "saved_model",
         file="model.keras" if is_file else "saved_model",
         sha256=digest(weights),
-        architecture="card-resnet" if parameters == PARAMETERS else "imported",
         parameters=parameters,
         created_at=datetime.now(UTC),
         keras_version=import_keras().__version__,
-        **fields,
+        **about,
     )

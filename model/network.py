@@ -1,7 +1,7 @@
 """Load the network of an artifact, or of a file that is to become one. Needs TensorFlow."""
 
 from collections.abc import Callable, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ class Network:
         call: runs it for inference: float32 tensor in [0, 1] of shape (n, 224, 224, 3) to a tensor of shape (n, 1).
         input_shape: as it was declared, None for what may vary; None as a whole if nothing was declared.
         parameters: number of weights, trainable or not.
-        root: the ``keras.Model``, or the loaded SavedModel, whose variables TensorFlow drops when nothing holds it.
+        root: the ``keras.Model`` that ``call`` runs, or the loaded SavedModel, whose variables TensorFlow drops when
+            nothing holds it.
     """
 
     call: Callable[[Any], Any]
@@ -30,13 +31,16 @@ class Network:
 
 
 def load_network(folder: Path, manifest: Manifest) -> Network:
-    """Load the network of an artifact.
+    """Load the network of an artifact; one of a manifest with ``flip`` averages over the mirror image itself.
 
     Raises:
         ModelError: as ``load_keras`` and ``load_saved_model``.
     """
-    load = load_keras if manifest.format == "keras" else load_saved_model
-    return load(folder / manifest.file)
+    if manifest.format == "keras":
+        network = load_keras(folder / manifest.file)
+        return _of_keras(_flip_keras(network.root)) if manifest.flip else network
+    network = load_saved_model(folder / manifest.file)
+    return replace(network, call=_flip_call(network.call)) if manifest.flip else network
 
 
 def load_keras(path: Path) -> Network:
@@ -59,13 +63,7 @@ def load_keras(path: Path) -> Network:
         raise ModelBrokenError(f"{path} does not load: {reason}") from error
     _check_counts(path, getattr(model, "inputs", None) or (), getattr(model, "outputs", None) or ())
     # Made anew, since older files wrap the one input in a list, and Keras then warns at each call.
-    model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    return Network(
-        call=lambda pixels: model(pixels, training=False),
-        input_shape=model.input_shape,
-        parameters=model.count_params(),
-        root=model,
-    )
+    return _of_keras(keras.Model(model.inputs[0], model.outputs[0], name=model.name))
 
 
 def load_saved_model(path: Path) -> Network:
@@ -96,6 +94,29 @@ def load_saved_model(path: Path) -> Network:
         parameters=sum(prod(variable.shape) for variable in serve.variables),
         root=root,
     )
+
+
+def _of_keras(model: Any) -> Network:
+    return Network(
+        call=lambda pixels: model(pixels, training=False),
+        input_shape=model.input_shape,
+        parameters=model.count_params(),
+        root=model,
+    )
+
+
+def _flip_keras(model: Any) -> Any:
+    """Return a ``keras.Model``, so that it can be exported: the mean of one for an image and its mirror image."""
+    keras = import_keras()
+    pixels = keras.Input(batch_shape=model.input_shape, name="pixels")
+    inner = keras.Model(model.inputs[0], model.outputs[0], name="network")  # its own name may be one that is used here
+    p_real = keras.layers.Average(name="mean")([inner(pixels), inner(keras.ops.flip(pixels, axis=2))])
+    return keras.Model(pixels, p_real, name="flip")
+
+
+def _flip_call(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    tf = import_tensorflow()
+    return lambda pixels: (call(pixels) + call(tf.reverse(pixels, [2]))) / 2
 
 
 def _check_counts(path: Path, inputs: Sized, outputs: Sized) -> None:

@@ -42,6 +42,20 @@ def import_keras() -> Any:
 
 
 @contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Name the extra of facesieve that is not installed, where an import in the block fails for the want of it.
+
+    Raises:
+        ModelError: a module is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "a package").partition(".")[0]
+        raise ModelError(f"{package} is not installed: pip install 'facesieve[{extra}]'") from error
+
+
+@contextmanager
 def _without_chatter() -> Iterator[None]:
     """Drop what native code writes to stderr while it is loaded: oneDNN's greeting heeds no setting. Errors raise."""
     if "tensorflow" in sys.modules and "keras" in sys.modules:

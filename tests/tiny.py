@@ -1,6 +1,5 @@
 """A network of the card's kind that is a thousand times smaller, so that tests spend their time on other things."""
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -24,11 +23,7 @@ def make_tiny_artifact(settings: Settings, name: str = "tiny", *, trained: bool 
     """Make an artifact of a tiny network in the data directory of the settings. Imports TensorFlow."""
     from model.importer import save_network
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # Keras with NumPy 2.4
-        return save_network(
-            build_tiny_network(seed), settings, name=name, trained=trained, source=f"tests, seed {seed}"
-        )
+    return save_network(build_tiny_network(seed), settings, name=name, trained=trained, source=f"tests, seed {seed}")
 
 
 def small_model(build: Callable[[Any], Any], shape: tuple[int | None, ...] = (224, 224, 3)) -> Any:

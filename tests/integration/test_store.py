@@ -165,12 +165,15 @@ def test_a_job_that_is_done_cannot_fail_any_more(books: Books, engine: Engine) -
     assert balanced(engine, books).ok == 2
 
 
-def test_a_model_that_is_known_keeps_its_thresholds(books: Books, engine: Engine) -> None:
-    write(engine, update(schema.model).values(real_above=0.9, generated_below=0.1))
-    books.store.register_model(books.model)
+def test_labels_follow_when_a_model_is_registered_again_that_was_calibrated_since(books: Books, engine: Engine) -> None:
+    books.save([scored(ref, p_real) for ref, p_real in zip(refs(3), [0.2, 0.5, 0.8], strict=True)])
+    labels = [row["label"] for row in list_verdicts(engine, Filter())]
+    books.store.register_model(manifest(books.model.name, generated_below=0.1, real_above=0.6))
+    assert labels == ["generated", "generated", "real"]
+    assert [row["label"] for row in list_verdicts(engine, Filter())] == ["unsure", "unsure", "real"]
     with engine.connect() as connection:
         (row,) = connection.execute(select(schema.model))
-    assert (row.real_above, row.generated_below) == (0.9, 0.1)
+    assert (row.id, row.generated_below, row.real_above) == (books.model.id, 0.1, 0.6)
 
 
 def test_a_name_means_the_model_that_was_last_registered_under_it(books: Books, engine: Engine) -> None:

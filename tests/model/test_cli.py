@@ -42,10 +42,11 @@ def test_a_model_is_made_listed_and_shown() -> None:
 def test_a_model_file_is_imported_and_shown_as_json(tiny: Any, tmp_path: Path) -> None:
     tiny.save(tmp_path / "model.keras")
 
-    ok("import", str(tmp_path / "model.keras"), "--name", "mine", "--preprocess", "rgb-area")
+    ok("import", str(tmp_path / "model.keras"), "--name", "mine", "--preprocess", "rgb-area", "--flip")
 
     shown = json.loads(ok("show", "mine", "--json"))
     assert (shown["name"], shown["preprocess"], shown["trained"]) == ("mine", "rgb-area", True)
+    assert shown["flip"] is True
     assert shown in json.loads(ok("list", "--json"))
 
 

@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 
 from core.errors import ModelBrokenError, ModelError, ModelNotFoundError, UsageError
 from core.manifest import read_manifest
+from core.settings import Settings
+from model.importer import import_model
+from model.network import load_network
 from model.predictor import ENGINES, Predictor, check_engine, check_parity, load_predictor
+from model.preprocess import scale
 from model.tensorflow_engine import TensorFlowEngine
 
 pytestmark = pytest.mark.tensorflow
@@ -63,6 +67,39 @@ def test_padding_and_splitting_do_not_change_scores(
     assert scores.shape == (count,)
     alone = [float(predictor.predict(image[None])[0]) for image in images[:count]]
     np.testing.assert_allclose(scores, alone, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", ["keras", "folder"])
+def test_flip_scores_the_mean_of_the_image_and_its_mirror_image(
+    kind: str, tiny: Any, images: NDArray[np.uint8], settings: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / ("model" if kind == "folder" else "model.keras")
+    if kind == "folder":
+        tiny.export(file, verbose=False)
+    else:
+        tiny.save(file)
+    plain, flipped = (import_model(settings, file, name="made", flip=flip, overwrite=True) for flip in (False, True))
+    predictor = load_predictor(settings.models_dir / "made", batch_size=BATCH_SIZE)
+    mirrored = np.ascontiguousarray(images[:, :, ::-1])
+
+    found = predictor.predict(images)
+
+    alone, other = (tiny(scale(pixels), training=False).numpy()[:, 0] for pixels in (images, mirrored))
+    np.testing.assert_allclose(found, (alone + other) / 2, atol=TOLERANCE)
+    assert np.abs(found - alone).max() > 10 * TOLERANCE
+    np.testing.assert_allclose(predictor.predict(mirrored), found, atol=TOLERANCE)
+    assert check_parity(predictor, images) < TOLERANCE
+    assert flipped.sha256 == plain.sha256
+    assert flipped.id != plain.id
+
+
+def test_a_flipped_keras_network_is_one_model_of_the_same_weights(tiny: Any, tiny_folder: Path) -> None:
+    manifest = read_manifest(tiny_folder).model_copy(update={"flip": True})
+
+    network = load_network(tiny_folder, manifest)
+
+    assert isinstance(network.root, type(tiny))
+    assert (network.input_shape, network.parameters) == (tiny.input_shape, tiny.count_params())
 
 
 def test_no_images_give_no_scores(predictor: Predictor, images: NDArray[np.uint8]) -> None:
