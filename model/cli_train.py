@@ -208,7 +208,7 @@ def _recipe(preset: str, path: Path | None, changes: dict[str, Any]) -> "Recipe"
 
 def _epoch_line(row: "Epoch", epochs: int) -> str:
     return (
-        f"epoch {row.epoch} of {epochs} at {row.side} px: loss {row.train_loss:.3f}; "
+        f"epoch {row.epoch} of {epochs}: loss {row.train_loss:.3f}; "
         f"validation: loss {row.val_loss:.3f}, AUC {row.val_auc:.4f}, accuracy {row.val_accuracy:.1%}; "
         f"{row.images_per_second:,.0f} images/s, {row.busy:.0%} of the time in the network"
     )

@@ -79,7 +79,7 @@ class Feed:
         Yields:
             uint8 of shape (n, side, side, 3), float32 of shape (n, 1), and int of shape (n,).
         """
-        side, size = self._recipe.side(epoch), self._recipe.batch_size
+        side, size = self._recipe.side, self._recipe.batch_size
         order = self.order(epoch, losses)
         jobs = iter([(epoch, start, order[start : start + size], side) for start in range(0, self.steps * size, size)])
         running = deque(self._pool.submit(self._make, *job) for job in islice(jobs, _AHEAD))

@@ -15,7 +15,6 @@ class Epoch:
 
     Attributes:
         epoch: counted from 1.
-        side: of the images, in pixels.
         learning_rate: at its end.
         train_loss: mean over its batches, with label smoothing and mixup.
         val_loss: log-loss on the validation set, as are the next two, with the weights that would be saved.
@@ -28,7 +27,6 @@ class Epoch:
     """
 
     epoch: int
-    side: int
     learning_rate: float
     train_loss: float
     val_loss: float

@@ -115,7 +115,6 @@ class Training:
             self._schedule.step(val_loss)
         row = Epoch(
             epoch=number + 1,
-            side=self.recipe.side(number),
             learning_rate=self._optimizer.param_groups[0]["lr"],
             train_loss=losses.mean,
             val_loss=val_loss,

@@ -24,13 +24,13 @@ from model.data import Sample, read_samples
 from model.feed import Feed, serving_pixels
 from model.predictor import load_predictor
 from model.preprocess import SIDE, decode, decode_whole, scale
-from model.recipe import FULL, PRESETS, Recipe
+from model.recipe import PRESETS, Recipe
 from model.train import train
 from model.training import Training
 from model.tune import tune
 from tests.drawn import GENERATED, REAL, draw, make_bright_artifact
 
-QUICK = Recipe(architecture="tiny-resnet", epochs=3, sides=((1.0, 64),), batch_size=8, ema=0.9, learning_rate=5e-3)
+QUICK = Recipe(architecture="tiny-resnet", epochs=3, side=64, batch_size=8, ema=0.9, learning_rate=5e-3)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_a_training_that_is_killed_goes_on_where_it_was_and_ends_as_if_it_had_no
     faces: Path, tmp_path: Path
 ) -> None:
     recipe = tmp_path / "recipe.json"
-    recipe.write_text('{"architecture": "tiny-resnet", "epochs": 6, "sides": [[1.0, 64]], "batch_size": 8}')
+    recipe.write_text('{"architecture": "tiny-resnet", "epochs": 6, "side": 64, "batch_size": 8}')
     command = [sys.executable, "-m", "model", "--data-dir", str(tmp_path / "killed"), "train", str(faces)]
     command += ["--name", "k", "--recipe", str(recipe)]
     history = tmp_path / "killed" / "training" / "k" / "history.csv"
@@ -167,7 +167,7 @@ def test_a_training_that_is_killed_goes_on_where_it_was_and_ends_as_if_it_had_no
     straight = train(
         load_settings(data_dir=tmp_path / "straight"),
         faces,
-        replace(Recipe(architecture="tiny-resnet", batch_size=8), epochs=6, sides=((1.0, 64),)),
+        replace(Recipe(architecture="tiny-resnet", batch_size=8), epochs=6, side=64),
         name="k",
     )
     assert straight.trained
@@ -193,7 +193,7 @@ def test_a_checkpoint_holds_no_code(faces: Path, tmp_path: Path) -> None:
 
 def test_the_cards_recipe_stops_early_and_keeps_its_best_weights(faces: Path, tmp_path: Path) -> None:
     recipe = replace(
-        PRESETS["card"], architecture="tiny-resnet", sides=FULL, batch_size=8, patience=1, epochs=40, learning_rate=0.3
+        PRESETS["card"], architecture="tiny-resnet", side=64, batch_size=8, patience=1, epochs=40, learning_rate=0.3
     )
     training = Training(recipe, _split(faces, "train"), _split(faces, "val"), tmp_path)
     while not training.is_done:

@@ -10,7 +10,7 @@ from model.recipe import PRESETS, Recipe, as_json, read_recipe
 
 
 def test_a_recipe_survives_being_written_and_read(tmp_path: Path) -> None:
-    recipe = replace(PRESETS["card"], seed=7, sides=((0.5, 96), (1.0, 224)))
+    recipe = replace(PRESETS["card"], seed=7, side=96)
     path = tmp_path / "recipe.json"
     path.write_text(as_json(recipe))
     assert read_recipe(path) == recipe
@@ -44,18 +44,9 @@ def test_a_missing_recipe_is_one_line(tmp_path: Path) -> None:
         read_recipe(tmp_path / "none.json")
 
 
-def test_images_grow_and_the_last_epochs_have_the_size_that_is_served() -> None:
-    for epochs in range(1, 60):
-        sides = [replace(Recipe(), epochs=epochs).side(epoch) for epoch in range(epochs)]
-        assert sides == sorted(sides)
-        assert set(sides) <= {128, 160, 224}
-    assert sides[0] == 128
-    assert sides[-1] == 224
-
-
 def test_the_cards_preset_is_what_the_card_tells() -> None:
     card = PRESETS["card"]
     assert (card.architecture, card.optimizer, card.learning_rate, card.batch_size) == ("card-resnet", "adam", 1e-4, 32)
     assert (card.epochs, card.patience, card.schedule, card.augmentation) == (20, 10, "plateau", "card")
     assert (card.label_smoothing, card.mixup, card.ema, card.weight_decay) == (0, 0, 0, 0)
-    assert {card.side(epoch) for epoch in range(card.epochs)} == {224}
+    assert card.side == 224
