@@ -72,6 +72,8 @@ def train(
 def _load_teacher(recipe: Recipe, settings: Settings) -> Any:
     folder = find_artifact(recipe.teacher or "", settings)
     manifest = verify(folder)
+    if manifest.format != "keras":
+        raise UsageError(f"teacher {manifest.name} is a SavedModel: `model import` its .keras or .h5 file")
     if manifest.preprocess != recipe.preprocess:
         raise UsageError(f"teacher {manifest.name} takes {manifest.preprocess} images, the recipe {recipe.preprocess}")
     return load_network(folder, manifest).root
