@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     #: ``sqlite:///FILE`` or ``postgresql+psycopg://...``; empty means SQLite in the data directory.
     database_url: str = Field(default="", repr=False)
     #: Name of an artifact, or path of its folder.
-    model: str = "face-resnet"
+    model: str = "face-efficientnet"
     #: Folders that workers may read; separated by ``:`` in the environment.
     roots: Annotated[tuple[Path, ...], NoDecode] = (Path("/"),)
     #: Images in a message. 256 take one to twenty seconds: long against a commit, short against a redelivery.

@@ -102,7 +102,7 @@ def show(
     """Show the manifest of a model, once its weights have been checked against it.
 
     Example:
-        model show untrained
+        model show face-efficientnet
     """
     from core.manifest import find_artifact
     from model.artifact import verify
