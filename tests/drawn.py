@@ -1,7 +1,6 @@
 """Labelled images that are drawn, and a network that tells them apart by their brightness, though not always."""
 
 import csv
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,9 +60,7 @@ def make_bright_artifact(
     """
     from model.importer import save_network
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # Keras with NumPy 2.4
-        network = small_model(mean_of)
-        weights = np.full((3, 1), slope / 3, np.float32)
-        network.layers[-1].set_weights([weights, np.array([offset - slope / 2], np.float32)])
-        return save_network(network, settings, name=name, preprocess="rgb-area", trained=True, source="tests")
+    network = small_model(mean_of)
+    weights = np.full((3, 1), slope / 3, np.float32)
+    network.layers[-1].set_weights([weights, np.array([offset - slope / 2], np.float32)])
+    return save_network(network, settings, name=name, preprocess="rgb-area", trained=True, source="tests")

@@ -13,10 +13,7 @@ from core.settings import Settings
 from model.cli import app
 from tests.tiny import make_tiny_artifact
 
-pytestmark = [
-    pytest.mark.tensorflow,
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras with NumPy 2.4
-]
+pytestmark = pytest.mark.tensorflow
 LIGHT = ("model.artifact", "model.cli", "model.formats", "model.predictor", "model.preprocess", "model.runtime")
 
 

@@ -23,7 +23,6 @@ from tests.tiny import build_tiny_network, make_tiny_artifact, mean_of, small_mo
 
 pytestmark = [
     pytest.mark.tensorflow,
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras with NumPy 2.4
     pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning"),
 ]
 TOLERANCE = 1e-6

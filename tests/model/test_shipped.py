@@ -12,6 +12,7 @@ from model.artifact import verify
 from model.predictor import load_predictor
 from model.preprocess import decode
 
+pytestmark = pytest.mark.tensorflow
 EXAMPLES = Path(__file__).parents[2] / "examples" / "faces"
 FOLDERS = sorted(path.parent for path in SHIPPED.glob("*/manifest.json"))
 names = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

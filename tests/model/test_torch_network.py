@@ -12,6 +12,8 @@ from model.architectures import ARCHITECTURES, build
 from model.torch_network import TorchNetwork
 from tests.tiny import small_model
 
+pytestmark = pytest.mark.tensorflow
+
 
 def _scramble(network: Any) -> None:
     """Give every weight a value of its own: fresh normalisation does nothing, and would hide mistakes."""

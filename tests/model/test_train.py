@@ -30,6 +30,7 @@ from model.training import Training
 from model.tune import tune
 from tests.drawn import GENERATED, REAL, draw, make_bright_artifact
 
+pytestmark = pytest.mark.tensorflow
 QUICK = Recipe(architecture="tiny-resnet", epochs=3, side=64, batch_size=8, ema=0.9, learning_rate=5e-3)
 
 
