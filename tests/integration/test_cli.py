@@ -160,7 +160,7 @@ def test_a_model_path_that_leads_nowhere_ends_with_7(words: tuple[str, ...], sit
 
 @pytest.mark.parametrize("words", [("producer", "run", "faces"), ("worker", "start")])
 def test_a_model_that_this_machine_lacks_ends_with_7(words: tuple[str, ...], site: Site, faces: Path) -> None:
-    assert "model init" in site.error(7, *words)
+    assert "model init" in site.error(7, *words, model="untrained")
 
 
 @pytest.mark.parametrize(
