@@ -138,6 +138,12 @@ def stop(process: "subprocess.Popen[bytes]") -> int:
         process.wait()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def interrupts_are_heard() -> None:
+    """What a shell runs in the background ignores SIGINT, and so would every command that is started here."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models folder with an artifact of the small network."""
