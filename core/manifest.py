@@ -103,9 +103,13 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise ModelBrokenError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ModelBrokenError(f"{path} is not a manifest: {where or 'content'}: {first['msg']}") from error
+        raise ModelBrokenError(f"{path} is not a manifest: {first_problem(error)}") from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first thing that is wrong with a JSON file, with the field that it is in."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
 
 
 def find_artifact(name_or_path: str, settings: Settings) -> Path:

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from core.errors import UsageError
+from core.manifest import first_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,7 @@ def read_recipe(path: Path) -> Recipe:
     except OSError as error:
         raise UsageError(f"recipe {path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{path} is not a recipe: {where or 'content'}: {first['msg']}") from error
+        raise UsageError(f"{path} is not a recipe: {first_problem(error)}") from error
 
 
 def as_json(recipe: Recipe) -> str:
