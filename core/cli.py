@@ -11,6 +11,7 @@ from core.errors import FacesieveError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
     from core.settings import Settings
 
@@ -87,3 +88,19 @@ def print_json(value: object) -> None:
     import json
 
     print(json.dumps(value, default=str))
+
+
+def image_bar(target: "Console", *, is_quiet: bool = False) -> "Progress":
+    """Return a progress bar of images, for tasks with the field ``rate``; it is only ever shown on a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} images/s"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=target,
+        disable=is_quiet or not target.is_terminal,
+        transient=True,
+    )

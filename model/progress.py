@@ -4,7 +4,8 @@ import time
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from core.cli import image_bar
 
 PLAIN_SECONDS = 10.0
 
@@ -22,16 +23,7 @@ class ImageProgress:
         self._doing = doing
         # A command that takes no longer than a plain line's interval needs none.
         self._started = self._last = time.monotonic()
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]} images/s"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=self._console,
-            disable=not self._console.is_terminal,
-            transient=True,
-        )
+        self._bar = image_bar(self._console)
         self._task = self._bar.add_task(doing, total=None, rate="-")
 
     def __enter__(self) -> Self:

@@ -4,9 +4,9 @@ import time
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy import Engine
 
+from core.cli import image_bar
 from db.ledger import read_ledger
 from producer.enqueue import Tally
 
@@ -24,17 +24,7 @@ class ScanProgress:
         # A job that takes no longer than a plain line's interval needs none.
         self._last = 0.0 if console.is_terminal else time.monotonic()
         self._first_scored: tuple[float, int] | None = None
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]} images/s"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-            disable=is_quiet or not console.is_terminal,
-            transient=True,
-            speed_estimate_period=30,
-        )
+        self._bar = image_bar(console, is_quiet=is_quiet)
         self._task = self._bar.add_task("listing", total=None, rate="-")
 
     def __enter__(self) -> Self:
