@@ -35,6 +35,8 @@ class Calibration(BaseModel):
     source: str
     #: The share of real images below ``generated_below`` that the threshold was chosen for.
     false_positive_rate: float = Field(gt=0, lt=1)
+    #: For other such shares, by their text ("0.01"), the ``generated_below`` that keeps them: see `db threshold --fpr`.
+    operating_points: dict[str, float] = Field(default_factory=dict)
 
 
 class Manifest(BaseModel):

@@ -30,6 +30,7 @@ class Outcome:
         digest: first 16 bytes of the SHA-256 of the bytes that were scored; None if they could not be read.
         width: pixels, before any resizing; None if not known.
         height: pixels, before any resizing; None if not known.
+        phash: 64-bit difference hash of what was decoded, as a signed integer; None if it was not.
     """
 
     ref: ImageRef
@@ -39,3 +40,4 @@ class Outcome:
     digest: bytes | None = None
     width: int | None = None
     height: int | None = None
+    phash: int | None = None

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from core.verdicts import Status
 
 #: The newest migration; a database at another one is refused.
-HEAD = "0001"
+HEAD = "0002"
 #: Where the database keeps that; not Alembic's default name, which another program in the same database may use.
 VERSION_TABLE = "facesieve_schema"
 
@@ -58,6 +58,8 @@ model = Table(
     Column("real_above", Double, nullable=False, comment="p_real above this is labelled real"),
     Column("generated_below", Double, nullable=False, comment="p_real at or below this is labelled generated"),
     Column("registered_at", UtcTime, nullable=False),
+    Column("thresholds_set_at", UtcTime, comment="when `db threshold` chose them; null: they are the artifact's"),
+    Column("operating_points", Text, comment="JSON: the generated_below that keeps each false-positive rate"),
 )
 
 scan = Table(
@@ -121,6 +123,7 @@ image = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("width", Integer, comment="pixels"),
     Column("height", Integer, comment="pixels"),
+    Column("phash", BigInteger, comment="64-bit difference hash of the picture, to find near-duplicates by"),
     # PostgreSQL: by bytes, as SQLite does, so that all images below a folder are one range.
     Index("ix_image_uri", "uri", postgresql_ops={"uri": "text_pattern_ops"}),
 )
@@ -140,6 +143,18 @@ verdict = Table(
     Column("scored_at", UtcTime, nullable=False),
     Index("ix_verdict_model_score", "model_id", "p_real"),
     Index("ix_verdict_scan_score", "scan_id", "p_real"),
+)
+
+review = Table(
+    "review",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("image_id", LargeBinary(16), ForeignKey("image.id"), nullable=False),
+    Column("label", String(16), nullable=False, comment="real, generated or unclear; an image's newest row counts"),
+    Column("note", Text, nullable=False, comment="of the reviewer; empty if none"),
+    Column("reviewer", String(64), nullable=False, comment="who looked at it"),
+    Column("reviewed_at", UtcTime, nullable=False),
+    Index("ix_review_image", "image_id"),
 )
 
 #: The view that derives labels from scores and each model's thresholds: a new threshold needs no new scores.

@@ -152,12 +152,17 @@ class Store:
     # --- the worker's side ---------------------------------------------------------------------------------------
 
     def register_model(self, manifest: Manifest) -> None:
-        """Enter a model. One that is known gets its manifest's thresholds: it may have been calibrated since."""
+        """Enter a model. One that is known gets its manifest's thresholds, unless `db threshold` has chosen others."""
         values = manifest.model_dump(
             include={"name", "sha256", "architecture", "preprocess", "trained", "real_above", "generated_below"}
         )
-        row = self._insert(schema.model).values(id=manifest.id, registered_at=_now(), **values)
-        changed = {name: row.excluded[name] for name in ("real_above", "generated_below", "registered_at")}
+        points = json.dumps(manifest.calibration.operating_points) if manifest.calibration else None
+        known = schema.model.c
+        row = self._insert(schema.model).values(id=manifest.id, registered_at=_now(), operating_points=points, **values)
+        changed = {name: row.excluded[name] for name in ("operating_points", "registered_at")} | {
+            name: case((known.thresholds_set_at.is_(None), row.excluded[name]), else_=known[name])
+            for name in ("real_above", "generated_below")
+        }
         row = row.on_conflict_do_update(index_elements=["id"], set_=changed)
         with translated(self._engine), self._engine.begin() as connection:
             connection.execute(row)
@@ -259,7 +264,7 @@ class Store:
         counts = {f"n_{status}": sum(outcome.status is status for outcome in outcomes) for status in Status}
         done = {"status": "done", "finished_at": now, "error": None, "suspect": None, "suspicions": 0}
         with translated(self._engine), self._engine.begin() as connection:
-            self._upsert(connection, schema.image, images, keep=("width", "height"))
+            self._upsert(connection, schema.image, images, keep=("width", "height", "phash"))
             self._upsert(connection, schema.verdict, verdicts)
             connection.execute(
                 update(schema.job).where(schema.job.c.id == job.id).values(**done, **counts, **asdict(report))
@@ -301,6 +306,7 @@ def _image_row(image_id: bytes, outcome: Outcome) -> dict[str, Any]:
         "size_bytes": outcome.ref.size_bytes,
         "width": outcome.width,
         "height": outcome.height,
+        "phash": outcome.phash,
     }
 
 

@@ -25,6 +25,8 @@ from model.predictor import load_predictor
 from model.scoring import Failure, score
 
 Method = Literal["platt", "temperature"]
+#: Shares of real images labelled generated for which a threshold is kept.
+FALSE_POSITIVE_RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 #: Scores closer than this to 0 or 1 count as this close: float32 has no number between 1 - 6e-8 and 1.
 _EDGE = 2.0**-24
 
@@ -101,6 +103,9 @@ def calibrate(
         images=len(p_real),
         source=f"{split or 'all'} of {data.resolve().name}",
         false_positive_rate=fpr,
+        operating_points={
+            f"{rate:g}": highest_threshold(is_real, p_real, rate) for rate in sorted({*FALSE_POSITIVE_RATES, fpr})
+        },
     )
     manifest = predictor.manifest.model_copy(
         update={"calibration": calibration, "generated_below": generated_below, "real_above": real_above}
@@ -193,13 +198,12 @@ def choose_thresholds(
     Raises:
         ModelError: more real images than allowed score exactly 0.
     """
-    real, generated = np.sort(p_real[is_real]), np.sort(p_real[~is_real])[::-1]
-    first_right = real[_allowed(fpr, len(real))]  # this real image and all above it must not be labelled generated
-    if first_right == 0:
+    generated_below = highest_threshold(is_real, p_real, fpr)
+    if generated_below == 0:
         raise ModelError(
             f"more than {fpr:.3g} of the real images score 0: no threshold keeps them from being generated"
         )
-    generated_below = float((p_real[p_real < first_right].max(initial=0) + first_right) / 2)
+    generated = np.sort(p_real[~is_real])[::-1]
     last_right = generated[
         _allowed(fnr, len(generated))
     ]  # this generated image and all below must not be labelled real
@@ -207,6 +211,21 @@ def choose_thresholds(
     if generated_below > real_above:
         generated_below = real_above = min(max(middle, real_above), generated_below)
     return generated_below, real_above
+
+
+def highest_threshold(is_real: NDArray[np.bool_], p_real: NDArray[np.float64], fpr: float) -> float:
+    """Return the highest score such that no more than a share of the real images score it or less.
+
+    It lies half way between two scores; it is 0 if more than that share score 0, and then no threshold is low enough.
+
+    Args:
+        is_real: labels, of which some are real, shape (n,).
+        p_real: scores in [0, 1], shape (n,).
+        fpr: the share.
+    """
+    real = np.sort(p_real[is_real])
+    first_right = real[_allowed(fpr, len(real))]  # this real image and all above it must not be labelled generated
+    return float((p_real[p_real < first_right].max(initial=0) + first_right) / 2)
 
 
 def _allowed(rate: float, count: int) -> int:

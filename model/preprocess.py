@@ -117,6 +117,23 @@ def resize(image: NDArray[np.uint8], preset: str, side: int = SIDE) -> NDArray[n
     return cv2.resize(image, (side, side), interpolation=method).astype(np.uint8, copy=False)
 
 
+def difference_hash(pixels: NDArray[np.uint8]) -> int:
+    """Return 64 bits that stay alike when a picture is resized or compressed again: an image's "dHash".
+
+    Of an 8 by 9 grey version, each bit says whether a pixel is brighter than its left neighbour (Krawetz 2013,
+    https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html).
+
+    Args:
+        pixels: uint8 of shape (height, width, 3); the order of the channels hardly matters.
+
+    Returns:
+        A signed 64-bit integer, as databases store it.
+    """
+    small = cv2.resize(pixels, (9, 8), interpolation=cv2.INTER_AREA)
+    grey = small.sum(axis=2, dtype=np.uint16)
+    return int(np.packbits(grey[:, 1:] > grey[:, :-1]).view(">i8")[0])
+
+
 def scale(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return pixels in [0, 1], the network's input.
 

@@ -12,7 +12,7 @@ from core.images import ImageRef
 from core.settings import Settings
 from core.storage import read_image
 from core.verdicts import Outcome, Status
-from model.preprocess import decode
+from model.preprocess import decode, difference_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Fetched:
         digest: first 16 bytes of the SHA-256 of the file.
         width: pixels, as stored.
         height: pixels, as stored.
+        phash: see ``model.preprocess.difference_hash``.
     """
 
     ref: ImageRef
@@ -32,10 +33,11 @@ class Fetched:
     digest: bytes
     width: int
     height: int
+    phash: int
 
     def scored(self, p_real: float) -> Outcome:
         """Return the outcome with this score."""
-        return Outcome(self.ref, Status.OK, p_real, "", self.digest, self.width, self.height)
+        return Outcome(self.ref, Status.OK, p_real, "", self.digest, self.width, self.height, self.phash)
 
 
 class Fetcher:
@@ -58,7 +60,7 @@ class Fetcher:
             image = decode(content, self._preprocess, max_pixels=self._settings.max_pixels)
         except ImageError as error:
             return Outcome(ref, error.status, reason=error.reason, digest=digest)
-        return Fetched(ref, image.pixels, digest, image.width, image.height)
+        return Fetched(ref, image.pixels, digest, image.width, image.height, difference_hash(image.pixels))
 
     @retry(
         retry=retry_if_exception_type(StorageError),

@@ -3,12 +3,15 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import Engine, delete, select, update
 
 from core.errors import DatabaseError, MessageError, UsageError
 from core.images import ImageRef
+from core.manifest import Calibration
 from core.verdicts import Status
 from db import schema
 from db.ledger import Ledger, latest_scan, longest_job_seconds, read_ledger, stuck_jobs, verify_scan
@@ -174,6 +177,27 @@ def test_labels_follow_when_a_model_is_registered_again_that_was_calibrated_sinc
     with engine.connect() as connection:
         (row,) = connection.execute(select(schema.model))
     assert (row.id, row.generated_below, row.real_above) == (books.model.id, 0.1, 0.6)
+
+
+def test_thresholds_that_were_chosen_here_outlive_a_new_registration(books: Books, engine: Engine) -> None:
+    chosen = {"generated_below": 0.2, "real_above": 0.3, "thresholds_set_at": datetime.now(UTC)}
+    write(engine, update(schema.model).values(chosen))
+    calibration = Calibration(
+        slope=1, intercept=0, images=9, source="a test", false_positive_rate=0.01, operating_points={"0.01": 0.4}
+    )
+    books.store.register_model(manifest(books.model.name, generated_below=0.1, real_above=0.6, calibration=calibration))
+    with engine.connect() as connection:
+        (row,) = connection.execute(select(schema.model))
+    assert (row.generated_below, row.real_above, row.operating_points) == (0.2, 0.3, '{"0.01": 0.4}')
+
+
+def test_the_hash_of_an_image_is_kept_when_a_later_run_does_not_know_it(new_books: NewBooks, engine: Engine) -> None:
+    (ref,) = refs(1)
+    lowest = -(2**63)
+    new_books().save([replace(scored(ref), phash=lowest)])
+    new_books().save([failed(ref, Status.NOT_FOUND)])
+    with engine.connect() as connection:
+        assert connection.execute(select(schema.image.c.phash)).scalars().all() == [lowest]
 
 
 def test_a_name_means_the_model_that_was_last_registered_under_it(books: Books, engine: Engine) -> None:

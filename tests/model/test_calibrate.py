@@ -16,7 +16,7 @@ from core.errors import ModelError, UsageError
 from core.manifest import Calibration, read_manifest
 from core.settings import load_settings
 from model.artifact import verify, write_manifest
-from model.calibrate import calibrate, choose_thresholds, fit, logit, probability
+from model.calibrate import FALSE_POSITIVE_RATES, calibrate, choose_thresholds, fit, logit, probability
 from model.cli import app
 from model.data import read_samples
 from model.metrics import Metrics, Scores, measure
@@ -75,6 +75,16 @@ def test_calibrating_lowers_the_calibration_error_and_keeps_weights_and_identity
     assert (after.calibration.images, after.calibration.source) == (200, "val of manifest.csv")
     assert after.calibration.slope < 1  # it was too sure
     assert after.calibration.intercept > 0  # it leaned towards generated
+
+
+def test_thresholds_are_kept_for_other_rates_too_and_rise_with_them(folder: Path, faces: Path) -> None:
+    done = calibrate(folder, faces, load_settings(), fpr=0.03)
+    assert done.manifest.calibration is not None
+    points = done.manifest.calibration.operating_points
+    assert set(points) == {f"{rate:g}" for rate in (*FALSE_POSITIVE_RATES, 0.03)}
+    rising = [points[rate] for rate in sorted(points, key=float)]
+    assert rising == sorted(rising)
+    assert points["0.2"] > points["0.01"]
 
 
 @pytest.mark.parametrize(("fpr", "fnr"), [(0.01, 0.05), (0.1, 0.02), (0.25, 0.5)])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from core.errors import ImageError
 from core.verdicts import Status
-from model.preprocess import configure_cv2, decode, scale
+from model.preprocess import configure_cv2, decode, difference_hash, scale
 
 MAX_PIXELS = 10**6
 WIDTH, HEIGHT = 301, 207
@@ -112,6 +112,32 @@ def cmyk_jpeg(ink: tuple[int, int, int, int]) -> bytes:
     ]
     head = b"".join(bytes([0xFF, kind]) + struct.pack(">H", len(body) + 2) + body for kind, body in segments)
     return b"\xff\xd8" + head + scan + b"\xff\xd9"
+
+
+def bits_apart(one: int, other: int) -> int:
+    return ((one ^ other) & (2**64 - 1)).bit_count()
+
+
+def test_the_hash_of_a_picture_stays_alike_when_it_is_resized_and_compressed() -> None:
+    original = difference_hash(picture())
+    copies = [
+        picture(120, 83),
+        cv2.imdecode(np.frombuffer(encode(".jpg", picture(), cv2.IMWRITE_JPEG_QUALITY, 30), np.uint8), 1),
+        cv2.cvtColor(picture(), cv2.COLOR_BGR2RGB),
+    ]
+    assert [bits_apart(original, difference_hash(copy)) <= 3 for copy in copies] == [True] * 3
+
+
+def test_the_hashes_of_different_pictures_differ_in_many_bits() -> None:
+    hashes = [difference_hash(turned) for turned in (picture(), picture()[:, ::-1], picture()[::-1], 255 - picture())]
+    apart = [bits_apart(one, other) for index, one in enumerate(hashes) for other in hashes[:index]]
+    assert min(apart) > 10
+
+
+def test_a_hash_is_a_signed_number_of_64_bits_that_grows_where_it_gets_brighter() -> None:
+    ramp = np.repeat(np.linspace(0, 255, 224).astype(np.uint8)[None, :, None], 224, axis=0).repeat(3, axis=2)
+    assert difference_hash(ramp) == -1  # all bits
+    assert difference_hash(ramp[:, ::-1]) == difference_hash(np.zeros((8, 9, 3), np.uint8)) == 0
 
 
 @pytest.mark.parametrize("extension", EXTENSIONS)

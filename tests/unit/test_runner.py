@@ -32,7 +32,7 @@ def position_of(ref: ImageRef) -> int:
 
 def as_pixels(ref: ImageRef) -> Fetched:
     """Return an image whose first pixel holds its position."""
-    return Fetched(ref, np.full((1, 1, 3), position_of(ref), np.uint8), b"digest", 1, 1)
+    return Fetched(ref, np.full((1, 1, 3), position_of(ref), np.uint8), b"digest", 1, 1, 0)
 
 
 def no_mark(position: int | None) -> None:
