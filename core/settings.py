@@ -103,6 +103,11 @@ class Settings(BaseSettings):
         """Where ``model init`` and ``model import`` put artifacts."""
         return self.data_dir / "models"
 
+    @property
+    def cache_dir(self) -> Path:
+        """What can be made again: networks that were converted for an engine."""
+        return self.data_dir / "cache"
+
 
 def load_settings(**overrides: Any) -> Settings:
     """Read the environment; an override that is not None wins over it.

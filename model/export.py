@@ -1,6 +1,5 @@
 """Write the network of an artifact for other runtimes. Needs TensorFlow."""
 
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from core.manifest import Manifest
 from model.artifact import verify
 from model.network import load_network
 from model.preprocess import SIDE
-from model.runtime import import_tensorflow, needs_extra
+from model.runtime import import_openvino, import_tensorflow, needs_extra
 
 Format = Literal["keras", "onnx", "openvino"]
 #: How the files of each format end; the first is the one that is named. (OpenVINO keeps weights beside the graph.)
@@ -87,10 +86,7 @@ def _write_onnx(folder: Path, manifest: Manifest, out: Path) -> None:
 
 
 def _write_openvino(folder: Path, manifest: Manifest, out: Path) -> None:
-    # Or importing it would report to its makers, unasked; it does without this package.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    with needs_extra("export"):
-        import openvino
+    openvino = import_openvino()
     forward = _as_function(folder, manifest)  # TensorFlow drops a SavedModel's variables when nothing holds them
     openvino.save_model(openvino.convert_model(forward.get_concrete_function()), out, compress_to_fp16=False)
 

@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 from core.errors import ModelBrokenError, ModelError, UsageError
 from core.manifest import Manifest
 from model.artifact import verify
-from model.preprocess import SIDE, scale
+from model.parity import MAX_DRIFT, reference_scores
+from model.preprocess import SIDE
+from model.runtime import has_gpu
 
-#: ``auto`` takes the fastest that is there; for now that is TensorFlow.
-ENGINES = ("auto", "tensorflow")
+#: ``auto`` takes TensorFlow on a GPU, and on a CPU OpenVINO if its scores pass. TensorFlow is the reference.
+ENGINES = ("auto", "openvino", "tensorflow")
+#: ``auto`` takes the fastest that the engine and the CPU have and whose scores pass.
+PRECISIONS = ("auto", "bf16", "float32")
 _log = logging.getLogger("facesieve.model")
 
 
@@ -111,33 +115,72 @@ class Predictor:
         return output[:, 0]
 
 
-def check_engine(name: str) -> None:
-    """Check the name of an engine; nothing is loaded.
+def check_engine(name: str, precision: str = "auto") -> None:
+    """Check the names of an engine and a precision; nothing is loaded.
 
     Raises:
-        UsageError: there is no such engine.
+        UsageError: there is no such engine or precision, or the engine does not have it.
     """
     if name not in ENGINES:
         raise UsageError(f"engine {name}: choose one of {', '.join(ENGINES)}")
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision {precision}: choose one of {', '.join(PRECISIONS)}")
+    if (name, precision) == ("tensorflow", "bf16"):
+        raise UsageError("engine tensorflow has no bf16, it is the reference: choose openvino, or float32")
 
 
-def load_predictor(folder: Path, *, engine: str = "auto", batch_size: int = 32) -> Predictor:
+def load_predictor(
+    folder: Path,
+    *,
+    engine: str = "tensorflow",
+    precision: str = "auto",
+    batch_size: int = 32,
+    cache: Path | None = None,
+) -> Predictor:
     """Check and load the artifact in a folder. Call ``warm_up`` before the first real image.
 
     Args:
         folder: of the artifact.
         engine: one of ``ENGINES``.
+        precision: one of ``PRECISIONS``.
         batch_size: images in a forward pass.
+        cache: folder of converted networks; without one, only TensorFlow can be had.
 
     Raises:
-        UsageError: there is no such engine.
-        ModelError: the artifact is missing, changed, broken or unsafe, or TensorFlow is not installed.
+        UsageError: there is no such engine or precision.
+        ModelError: the artifact is missing, changed, broken or unsafe, or a package is not installed; no precision of
+            the engine keeps scores within ``model.parity.MAX_DRIFT``. One that is asked for by name only warns.
     """
-    check_engine(engine)
+    check_engine(engine, precision)
     manifest = verify(folder)
-    from model.tensorflow_engine import TensorFlowEngine
+    loaded: Engine | None = None
+    if cache and (engine == "openvino" or (engine == "auto" and not has_gpu())):
+        try:
+            loaded = _load_openvino(folder, manifest, precision, cache)
+        except ModelError as error:
+            if engine == "openvino":
+                raise
+            _log.warning("not on OpenVINO but on TensorFlow, which is slower: %s", error)
+    if loaded is None:
+        from model.tensorflow_engine import TensorFlowEngine
 
-    return Predictor(folder, manifest, TensorFlowEngine(folder, manifest), batch_size=batch_size)
+        loaded = TensorFlowEngine(folder, manifest)
+    return Predictor(folder, manifest, loaded, batch_size=batch_size)
+
+
+def _load_openvino(folder: Path, manifest: Manifest, precision: str, cache: Path) -> Engine:
+    """Load the network in the precision that was asked for, or in the first whose scores pass."""
+    from model.openvino_engine import OpenVinoEngine, preferred_precision
+
+    candidates = [preferred_precision(), "float32"] if precision == "auto" else [precision]
+    for candidate in dict.fromkeys(candidates):
+        engine = OpenVinoEngine(folder, manifest, precision=candidate, cache=cache)
+        if engine.drift <= MAX_DRIFT:
+            return engine
+        _log.warning("%s on OpenVINO in %s changes p_real by %.3f on a sample", manifest.name, candidate, engine.drift)
+    if precision != "auto":
+        return engine
+    raise ModelError(f"OpenVINO changes the scores of {manifest.name} by {engine.drift:.3f}: use --engine tensorflow")
 
 
 def check_parity(predictor: Predictor, pixels: NDArray[np.uint8]) -> float:
@@ -147,10 +190,7 @@ def check_parity(predictor: Predictor, pixels: NDArray[np.uint8]) -> float:
         predictor: to check.
         pixels: uint8 of shape (n, 224, 224, 3); all n go through the network at once.
     """
-    from model.network import load_network
-
-    network = load_network(predictor.folder, predictor.manifest)
-    direct = np.asarray(network.call(scale(pixels)), np.float32)[:, 0]
+    direct = reference_scores(predictor.folder, predictor.manifest, pixels)
     return float(np.abs(predictor.predict(pixels) - direct).max(initial=0))
 
 

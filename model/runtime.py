@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from core.errors import ModelError
@@ -39,6 +40,24 @@ def import_keras() -> Any:
     except ModuleNotFoundError as error:
         raise ModelError("Keras is not installed: pip install 'facesieve[worker]'") from error
     return keras
+
+
+def import_openvino() -> Any:
+    """Return the module ``openvino``.
+
+    Raises:
+        ModelError: it is not installed.
+    """
+    # Or importing it would report to its makers, unasked; it does without this package.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    with needs_extra("worker"):
+        import openvino
+    return openvino
+
+
+def has_gpu() -> bool:
+    """Tell whether this process may use an NVIDIA GPU, without loading anything that would take hold of it."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES") != "-1" and any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 @contextmanager

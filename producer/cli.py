@@ -89,7 +89,8 @@ def run_command(
     gpus: Annotated[str, typer.Option(help="auto, all, none, or a list such as 0,1.")] = "auto",
     slots: Annotated[int | None, typer.Option(min=1, help="Worker processes.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a forward pass.")] = None,
-    engine: Annotated[str, typer.Option(help="auto or tensorflow.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, openvino (CPU) or tensorflow.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, bf16 or float32.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Score images on this machine: start what is not running, wait, sum up, and leave nothing running.
@@ -111,7 +112,8 @@ def run_command(
 
     settings = read_settings(model=model, job_size=job_size, batch_size=batch_size)
     scan = Scan(sources, include=include or (), exclude=exclude or (), limit=limit)
-    options = [f"--gpus={gpus}", f"--engine={engine}", *([f"--slots={slots}"] if slots else [])]
+    options = [f"--gpus={gpus}", f"--engine={engine}", f"--precision={precision}"]
+    options += [f"--slots={slots}"] if slots else []
     find_artifact(settings.model, settings)  # this machine does the work: better say now that it cannot
     with open_session(settings) as session:
         target = find_target(settings, session.engine, skip=_skip(force, retry_failures))

@@ -3,16 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from core.broker import open_broker
 from core.errors import FacesieveError, ModelError
 from core.manifest import find_artifact
 from core.settings import Settings, redact
 from db.engine import open_engine, schema_version
 from worker.gpu import visible_gpus
-
-PARITY_LIMIT = 1e-3  # largest change of p_real that an engine may make against the Keras model
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +26,10 @@ class Finding:
     detail: str
 
 
-def check(settings: Settings, engine: str) -> list[Finding]:
+def check(settings: Settings, engine: str, precision: str) -> list[Finding]:
     """Try everything that a worker needs and return what was found, never raising for what is wrong."""
     tests: dict[str, Callable[[], str]] = {
-        "model": lambda: _check_model(settings, engine),
+        "model": lambda: _check_model(settings, engine, precision),
         "gpu": _check_gpu,
         "broker": lambda: _check_broker(settings),
         "database": lambda: _check_database(settings),
@@ -47,16 +43,22 @@ def check(settings: Settings, engine: str) -> list[Finding]:
     return findings
 
 
-def _check_model(settings: Settings, engine: str) -> str:
+def _check_model(settings: Settings, engine: str, precision: str) -> str:
+    from model.parity import MAX_DRIFT, sample_pixels
     from model.predictor import check_parity, load_predictor
 
-    predictor = load_predictor(find_artifact(settings.model, settings), engine=engine, batch_size=settings.batch_size)
+    predictor = load_predictor(
+        find_artifact(settings.model, settings),
+        engine=engine,
+        precision=precision,
+        batch_size=settings.batch_size,
+        cache=settings.cache_dir,
+    )
     predictor.warm_up()
-    pixels = np.random.default_rng(0).integers(0, 256, (settings.batch_size, 224, 224, 3), dtype=np.uint8)
-    difference = check_parity(predictor, pixels)
-    if difference > PARITY_LIMIT:
-        raise ModelError(f"{predictor.engine} changes p_real by {difference:.1e}, more than {PARITY_LIMIT:g}")
     manifest = predictor.manifest
+    difference = check_parity(predictor, sample_pixels(manifest.preprocess))
+    if difference > MAX_DRIFT:
+        raise ModelError(f"{predictor.engine} changes p_real by {difference:.1e}, more than {MAX_DRIFT:g}")
     trained = "" if manifest.trained else " (untrained: its scores mean nothing)"
     return (
         f"{manifest.name}{trained} on {predictor.engine} {predictor.precision}, differs from Keras by {difference:.1e}"

@@ -16,7 +16,8 @@ from core.errors import DatabaseError, FacesieveError, UsageError, WorkerError
 app = new_app("Score the images of queued jobs, one process pinned to each GPU, or one on a CPU.")
 
 ModelOption = Annotated[str | None, typer.Option(help="Name or folder of the model artifact.")]
-EngineOption = Annotated[str, typer.Option(help="auto or tensorflow.")]
+EngineOption = Annotated[str, typer.Option(help="auto, openvino (CPU) or tensorflow.")]
+PrecisionOption = Annotated[str, typer.Option(help="auto, bf16 or float32.")]
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -26,6 +27,7 @@ def start(
     slots: Annotated[int | None, typer.Option(min=1, help="Processes: one for each GPU, or one on a CPU.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a forward pass.")] = None,
     engine: EngineOption = "auto",
+    precision: PrecisionOption = "auto",
     model: ModelOption = None,
     with_parent: Annotated[int | None, typer.Option(hidden=True, help="Stop when this parent dies.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log what Celery does, too.")] = False,
@@ -56,14 +58,14 @@ def start(
     settings = read_settings(model=model, batch_size=batch_size)
     artifact = find_artifact(settings.model, settings)
     manifest = verify(artifact)
-    check_engine(engine)
+    check_engine(engine, precision)
     devices = plan_slots(gpus, slots, visible_gpus())
     with open_broker(settings) as url:
         database = open_engine(settings)
         Store(database).register_model(manifest)
         longest = longest_job_seconds(database, manifest.name)
         database.dispose()  # connections must not be shared with the children
-        plan = Plan(settings, artifact, engine, tuple(devices), node_name(manifest.name))
+        plan = Plan(settings, artifact, engine, precision, tuple(devices), node_name(manifest.name))
         log = logging.getLogger("facesieve.worker")
         untrained = "" if manifest.trained else " (untrained: scores mean nothing)"
         log.info("worker %s: model %s%s, %d processes", plan.node, manifest.name, untrained, len(devices))
@@ -76,7 +78,12 @@ def start(
 
 
 @app.command()
-def check(engine: EngineOption = "auto", model: ModelOption = None, as_json: JsonOption = False) -> None:
+def check(
+    engine: EngineOption = "auto",
+    precision: PrecisionOption = "auto",
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Try all that a worker needs: model, engine, GPU, broker, database. Exits with 1 if something is wrong.
 
     Example:
@@ -84,7 +91,7 @@ def check(engine: EngineOption = "auto", model: ModelOption = None, as_json: Jso
     """
     from worker.check import check as run_checks
 
-    findings = run_checks(read_settings(model=model), engine)
+    findings = run_checks(read_settings(model=model), engine, precision)
     if as_json:
         print_json([{"name": found.name, "ok": found.is_ok, "detail": found.detail} for found in findings])
     else:

@@ -35,6 +35,7 @@ class Plan:
         settings: of the worker.
         artifact: folder of the model.
         engine: see ``model.predictor.ENGINES``.
+        precision: see ``model.predictor.PRECISIONS``.
         devices: of each child, by its index in the pool; see ``worker.gpu.plan_slots``.
         node: Celery node name.
     """
@@ -42,6 +43,7 @@ class Plan:
     settings: Settings
     artifact: Path
     engine: str
+    precision: str
     devices: tuple[str, ...]
     node: str
 
@@ -65,7 +67,11 @@ class WorkerProcess:
         configure_cv2()
         self._plan = plan
         self._predictor: Predictor = load_predictor(
-            plan.artifact, engine=plan.engine, batch_size=plan.settings.batch_size
+            plan.artifact,
+            engine=plan.engine,
+            precision=plan.precision,
+            batch_size=plan.settings.batch_size,
+            cache=plan.settings.cache_dir,
         )
         self._predictor.warm_up()
         self._store = Store(open_engine(plan.settings))

@@ -145,21 +145,24 @@ def interrupts_are_heard() -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A models folder with an artifact of the small network."""
-    data_dir = tmp_path_factory.mktemp("tiny")
-    make_tiny_artifact(load_settings(data_dir=data_dir), MODEL)
-    return data_dir / "models"
+def tiny_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with an artifact of the small network, converted already: workers then start in a second."""
+    from model.predictor import load_predictor
+
+    settings = load_settings(data_dir=tmp_path_factory.mktemp("tiny"))
+    make_tiny_artifact(settings, MODEL)
+    load_predictor(settings.models_dir / MODEL, engine="openvino", cache=settings.cache_dir)
+    return settings.data_dir
 
 
 @pytest.fixture
-def make_site(tmp_path: Path, tiny_models: Path) -> Iterator[Callable[..., Site]]:
+def make_site(tmp_path: Path, tiny_data_dir: Path) -> Iterator[Callable[..., Site]]:
     """Make an installation; after the test nothing of it may be running."""
     made: list[Site] = []
 
     def make(**environment: str) -> Site:
         site = Site(tmp_path, **environment)
-        shutil.copytree(tiny_models, site.data_dir / "models")
+        shutil.copytree(tiny_data_dir, site.data_dir)
         made.append(site)
         return site
 

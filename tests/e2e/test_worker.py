@@ -24,7 +24,7 @@ def test_check_says_what_a_worker_would_find(site: Site) -> None:
 
     assert [line[:4] for line in lines] == ["ok  "] * 4
     assert "tiny (untrained" in lines[0]
-    assert "tensorflow float32" in lines[0]
+    assert "on openvino" in lines[0]
 
 
 def test_check_fails_with_one_line_for_each_fault(make_site: Callable[..., Site]) -> None:
@@ -153,13 +153,14 @@ def test_flower_refuses_to_be_open_to_others_without_a_password(site: Site) -> N
     assert "--basic-auth" in done.stderr
 
 
-def test_the_ledger_names_what_ran_a_job(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["openvino", "tensorflow"])
+def test_the_ledger_names_what_ran_a_job(engine: str, site: Site, tmp_path: Path) -> None:
     write_images(tmp_path / "faces", 10)
-    site.ok("producer", "run", tmp_path / "faces")
+    site.ok("producer", "run", tmp_path / "faces", "--engine", engine, "--precision", "float32")
 
     with site.engine.connect() as connection:
         job = connection.execute(schema.job.select()).one()
-    assert job.engine == "tensorflow"
+    assert job.engine == engine
     assert job.precision == "float32"
     assert job.worker.startswith("tiny-")
     assert 0 < job.predict_seconds < job.total_seconds

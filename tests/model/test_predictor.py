@@ -220,7 +220,7 @@ def test_scaling_in_the_graph_gives_the_cards_bits(tiny_folder: Path) -> None:
 
 
 def test_an_engine_that_does_not_exist_is_named_with_the_choices(tiny_folder: Path) -> None:
-    with pytest.raises(UsageError, match="engine abacus: choose one of auto, tensorflow"):
+    with pytest.raises(UsageError, match="engine abacus: choose one of auto, openvino, tensorflow"):
         load_predictor(tiny_folder, engine="abacus")
     for name in ENGINES:
         check_engine(name)
