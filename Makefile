@@ -6,7 +6,7 @@ DEMO_DATA ?= demo-data
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit lint format clean
+.PHONY: help demo test test-unit lint format docs clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ format: $(VENV)/.dev  ## Mend what ruff can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: $(VENV)/.dev  ## Write docs/schema.md from db/schema.py
+	$(BIN)/python -m db.describe > docs/schema.md
+
 clean:  ## Remove environment, caches and demo results
 	rm -rf $(VENV) $(DEMO_DATA) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
@@ -46,5 +49,5 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP_INSTALL) --upgrade pip
-	$(PIP_INSTALL) -e '.[train,export,postgres,ops]' --group test --group lint
+	$(PIP_INSTALL) -e '.[train,export,answers,postgres,ops]' --group test --group lint
 	@touch $@ $(VENV)/.run

@@ -12,6 +12,7 @@ from core.errors import FacesieveError
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.text import Text
 
     from core.settings import Settings
 
@@ -81,6 +82,13 @@ def console() -> "Console":
 def printable(text: str) -> str:
     """Return text that cannot move the cursor, change colours or break a line: control characters are escaped."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def cell(text: str) -> "Text":
+    """Return any text as a cell of a table: its markup means nothing, and it is folded rather than cut."""
+    from rich.text import Text
+
+    return Text(printable(text), overflow="fold")
 
 
 def print_json(value: object) -> None:

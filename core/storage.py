@@ -122,6 +122,22 @@ class Listing:
                 self.unlistable.append(f"{folder}: {error.strerror}")
 
 
+def locate_image(uri: str, *, roots: tuple[Path, ...]) -> str:
+    """Return the local path of an image that may be read; whether there is a file is not looked at.
+
+    Args:
+        uri: as in an ``ImageRef``.
+        roots: folders that may be read; a link that leads out of them is refused.
+
+    Raises:
+        ImageError: it names no local file, or one outside the roots.
+    """
+    path = uri_to_path(uri)
+    if not _is_below(os.path.realpath(path), roots):
+        raise ImageError(Status.UNREADABLE, "the file is outside the allowed roots")
+    return path
+
+
 def read_image(uri: str, *, roots: tuple[Path, ...], max_bytes: int) -> bytes:
     """Read the bytes of one image.
 
@@ -134,9 +150,7 @@ def read_image(uri: str, *, roots: tuple[Path, ...], max_bytes: int) -> bytes:
         ImageError: the image itself is the matter; trying again would not help.
         StorageError: reading failed for a reason that may pass.
     """
-    path = uri_to_path(uri)
-    if not _is_below(os.path.realpath(path), roots):
-        raise ImageError(Status.UNREADABLE, "the file is outside the allowed roots")
+    path = locate_image(uri, roots=roots)
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())

@@ -15,10 +15,11 @@ from sqlalchemy.exc import (
     OperationalError,
     SQLAlchemyError,
 )
+from sqlalchemy.schema import SetColumnComment, SetTableComment
 
 from core.errors import DatabaseBusyError, DatabaseError, SchemaError
 from core.settings import Settings, make_data_dir, redact
-from db.schema import HEAD, VERSION_TABLE
+from db.schema import HEAD, VERSION_TABLE, labelled_verdict, metadata
 
 BUSY_SECONDS = 30.0
 
@@ -109,6 +110,19 @@ def upgrade(engine: Engine) -> None:
             connection.execute(text("SELECT pg_advisory_xact_lock(726501)"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        if connection.dialect.supports_comments:  # not SQLite
+            _describe(connection)
+
+
+def _describe(connection: Connection) -> None:
+    """Write the comments of ``db.schema`` into the database: here, so that no migration has to carry them."""
+    for table in (*metadata.sorted_tables, labelled_verdict):
+        if table is labelled_verdict:
+            connection.exec_driver_sql(f"COMMENT ON VIEW {table.name} IS '{table.comment}'")  # ours, without a quote
+        else:
+            connection.execute(SetTableComment(table))
+        for column in table.columns:
+            connection.execute(SetColumnComment(column))
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from db.store import unpack
 SILENCE = timedelta(seconds=60)
 MOST_ERRORS = 10
 FAILURES = tuple(status for status in Status if status is not Status.OK)
+#: `db prune --scan` leaves the bare rows of a scan, so that its number and its messages mean nothing else later.
+_IS_KEPT = schema.scan.c.status != "forgotten"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +95,16 @@ def latest_scan(engine: Engine) -> int:
         UsageError: there is none.
     """
     with translated(engine), reading(engine) as connection:
-        found = connection.execute(select(func.max(schema.scan.c.id))).scalar()
+        found = connection.execute(select(func.max(schema.scan.c.id)).where(_IS_KEPT)).scalar()
     if found is None:
         raise UsageError("there is no scan yet: begin one with `producer enqueue` or `producer run`")
     return int(found)
+
+
+def every_scan(engine: Engine) -> list[int]:
+    """Return the numbers of all scans, oldest first."""
+    with translated(engine), reading(engine) as connection:
+        return list(connection.execute(select(schema.scan.c.id).where(_IS_KEPT).order_by(schema.scan.c.id)).scalars())
 
 
 def read_ledger(engine: Engine, scan_id: int) -> Ledger:
@@ -172,8 +180,8 @@ def verify_scan(engine: Engine, scan_id: int) -> list[str]:
             if row.counted != row.images or row.images != len(sent.images):
                 problems.append(f"job {row.id}: {len(sent.images)} images sent, {row.counted} counted as done")
             missing, written = _count_verdicts(connection, sent, row.model_id)
-            if missing:
-                problems.append(f"job {row.id}: {missing} of {row.images} images have no verdict")
+            if missing > row.pruned:  # fewer, if later scans have scored some again
+                problems.append(f"job {row.id}: {missing - row.pruned} of {row.images} images have no verdict")
             problems += [
                 f"job {row.id}: {written[status]} verdicts are {status}, {getattr(row, f'n_{status}')} were counted"
                 for status in Status
@@ -236,7 +244,7 @@ def reading(engine: Engine) -> Connection:
 
 
 def _scan_row(connection: Connection, scan_id: int) -> Row[tuple[Any, ...]]:
-    row = connection.execute(select(schema.scan).where(schema.scan.c.id == scan_id)).one_or_none()
+    row = connection.execute(select(schema.scan).where(schema.scan.c.id == scan_id, _IS_KEPT)).one_or_none()
     if row is None:
         raise UsageError(f"there is no scan {scan_id}: see `producer status`")
     return row

@@ -1,56 +1,36 @@
-"""Reads of verdicts: lists, counts and summaries. Labels come from the view, never from a column."""
+"""Reads of verdicts: lists and exact counts. Labels are shown as the view has them, never from a column."""
 
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from heapq import merge
+from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Select, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, select
 
 from core.images import ImageRef
 from core.verdicts import Status
 from db import schema
+from db.access import FEW, Access, Part, open_scope
 from db.engine import translated
+from db.filters import LABELS, VIEW, Filter, byte_order, restrict
 from db.ledger import chunks, reading
 
-VIEW = schema.labelled_verdict
+__all__ = ["COLUMNS", "LABELS", "ORDERS", "VIEW", "Filter", "restrict"]
+
 #: What a list shows, in this order.
 COLUMNS = (
     "uri", "status", "p_real", "label", "reason", "model", "trained", "scan_id", "scored_at", "width", "height",
     "size_bytes",
 )  # fmt: skip
-LABELS = ("real", "generated", "unsure")
-ORDERS = {
-    "score": (VIEW.c.p_real.asc().nulls_last(), VIEW.c.uri),
-    "-score": (VIEW.c.p_real.desc().nulls_last(), VIEW.c.uri),
-    "path": (VIEW.c.uri,),
-    "time": (VIEW.c.scored_at, VIEW.c.uri),
+#: By what a list can be ordered, as Python compares it: no score comes last, equals are in the order of their URIs.
+ORDERS: dict[str, Callable[[Row[Any]], tuple[Any, ...]]] = {
+    "score": lambda row: (row.p_real is None, row.p_real or 0.0, row.uri),
+    "-score": lambda row: (row.p_real is None, -(row.p_real or 0.0), row.uri),
+    "path": lambda row: (row.uri,),
+    "time": lambda row: (row.scored_at, row.uri),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which verdicts to read; what is None does not restrict.
-
-    Attributes:
-        label: one of ``LABELS``.
-        status: a ``Status``.
-        min_score: lowest ``p_real``, included.
-        max_score: highest ``p_real``, included.
-        path: glob over the whole URI: ``*``, ``?``, ``[abc]``; case matters.
-        under: only URIs that are one of these, or begin with one that ends in a slash; empty means any.
-        scan_id: only verdicts whose latest score came from this scan.
-        model: name of an artifact.
-    """
-
-    label: str | None = None
-    status: Status | None = None
-    min_score: float | None = None
-    max_score: float | None = None
-    path: str | None = None
-    scan_id: int | None = None
-    model: str | None = None
-    under: tuple[str, ...] = ()
 
 
 def find_model(engine: Engine, name: str) -> str | None:
@@ -92,54 +72,86 @@ def list_verdicts(
 ) -> Iterator[dict[str, Any]]:
     """Yield verdicts as dictionaries with the keys ``COLUMNS``, streamed from the database.
 
+    An index serves the order by score of whatever is asked for, and the order by path, but for the verdicts that are
+    passed over on the way. Only the order by time sorts everything that the filter leaves.
+
     Args:
         engine: of the database.
         wanted: which ones.
         order: one of ``ORDERS``.
         limit: at most so many.
     """
-    query = _restrict(select(*(VIEW.c[name] for name in COLUMNS)), wanted, engine).order_by(*ORDERS[order]).limit(limit)
-    with (
-        translated(engine),
-        reading(engine) as connection,
-        connection.execution_options(yield_per=1000).execute(query) as rows,  # closed when the caller stops early
-    ):
-        for row in rows:
+    with translated(engine), reading(engine) as connection:
+        for row in islice(_in_order(connection, wanted, order, limit), limit):
             yield dict(row._mapping)
+
+
+def _in_order(connection: Connection, wanted: Filter, order: str, limit: int | None) -> Iterator[Row[Any]]:
+    columns = [VIEW.c[name] for name in COLUMNS]
+    for parts, is_by_score in _ways(Access(connection, wanted), order):
+        sorting = _sorting(connection, order, is_by_score=is_by_score)
+        with ExitStack() as stack:  # closed when the caller stops early
+            found = [
+                stack.enter_context(connection.execution_options(yield_per=1000).execute(query))
+                for query in (select(*columns).where(*part.tests).order_by(*sorting).limit(limit) for part in parts)
+            ]
+            yield from merge(*found, key=ORDERS[order]) if len(found) > 1 else found[0] if found else ()
+
+
+def _ways(access: Access, order: str) -> Iterator[tuple[list[Part], bool]]:
+    """Yield what is to be merged, one after the other, and whether it comes from an index of scores in its order."""
+    scored, failed = access.by_score(VIEW)
+    if access.has_few_names(FEW):
+        yield access.by_name(VIEW), False
+    elif order in ("score", "-score"):
+        yield scored, True
+        yield failed, False
+    elif order == "path" and not access.has_few_scores(FEW):
+        yield access.by_name(VIEW), False
+    else:
+        yield scored + failed, False
+
+
+def _sorting(connection: Connection, order: str, *, is_by_score: bool) -> list[ColumnElement[Any]]:
+    score, name = VIEW.c.p_real, byte_order(VIEW.c.uri, connection.dialect)
+    if order == "path":
+        return [name]
+    if order == "time":
+        return [VIEW.c.scored_at, name]
+    direction = score.asc() if order == "score" else score.desc()
+    return [direction, name] if is_by_score else [direction.nulls_last(), name]
 
 
 def count_verdicts(engine: Engine, wanted: Filter) -> int:
     """Return how many verdicts there are."""
-    with translated(engine), reading(engine) as connection:
-        return int(connection.execute(_restrict(select(func.count()).select_from(VIEW), wanted, engine)).scalar_one())
+    with open_scope(engine, wanted, is_exact=True) as scope:
+        return scope.tally()[()]
+
+
+def estimate_verdicts(engine: Engine, wanted: Filter) -> tuple[int, bool]:
+    """Return how many verdicts there are, and whether that is an estimate because counting would take seconds."""
+    with open_scope(engine, wanted, row_limit=5 * FEW) as scope:
+        return scope.estimate(scope.tally()[()]), scope.is_sample
 
 
 def count_labels(engine: Engine, wanted: Filter) -> dict[str, int]:
     """Return how many images have each label, the most frequent first; failures have none."""
-    query = _restrict(select(VIEW.c.label, func.count().label("n")), wanted, engine).where(VIEW.c.label.is_not(None))
-    with translated(engine), reading(engine) as connection:
-        rows = connection.execute(query.group_by(VIEW.c.label).order_by(func.count().desc()))
-        return {row.label: row.n for row in rows}
+    with open_scope(engine, wanted, is_exact=True) as scope:
+        found = scope.tally(scope.label)
+    return {label: number for (label,), number in found.most_common() if label is not None}
 
 
 def count_statuses(engine: Engine, wanted: Filter) -> dict[str, int]:
     """Return how many images have each status, the most frequent first."""
-    query = _restrict(select(VIEW.c.status, func.count().label("n")), wanted, engine)
-    with translated(engine), reading(engine) as connection:
-        rows = connection.execute(query.group_by(VIEW.c.status).order_by(func.count().desc()))
-        return {row.status: row.n for row in rows}
+    with open_scope(engine, wanted, is_exact=True) as scope:
+        return {status: number for (status,), number in scope.tally(scope.table.c.status).most_common()}
 
 
 def score_histogram(engine: Engine, wanted: Filter, *, bins: int = 10) -> list[int]:
     """Return how many scores lie in each of so many equal parts of [0, 1]; 1 belongs to the last."""
-    last = case((VIEW.c.p_real >= 1, bins - 1), else_=func.floor(VIEW.c.p_real * bins))
-    part = last.label("part")
-    query = _restrict(select(part, func.count()), wanted, engine).where(VIEW.c.p_real.is_not(None)).group_by(part)
-    counts = [0] * bins
-    with translated(engine), reading(engine) as connection:
-        for index, number in connection.execute(query):
-            counts[int(index)] = number
-    return counts
+    with open_scope(engine, replace(wanted, is_scored=True), is_exact=True) as scope:
+        found = scope.tally(scope.bin_of(bins))
+    return [found[(index,)] for index in range(bins)]
 
 
 def list_scans(engine: Engine, *, limit: int = 20) -> list[int]:
@@ -148,62 +160,3 @@ def list_scans(engine: Engine, *, limit: int = 20) -> list[int]:
         return list(
             connection.execute(select(schema.scan.c.id).order_by(schema.scan.c.id.desc()).limit(limit)).scalars()
         )
-
-
-def _restrict(query: Select[Any], wanted: Filter, engine: Engine) -> Select[Any]:
-    tests: list[ColumnElement[bool]] = []
-    if wanted.label is not None:
-        tests.append(or_(VIEW.c.label == wanted.label, VIEW.c.label == f"{wanted.label} (untrained)"))
-    if wanted.status is not None:
-        tests.append(VIEW.c.status == str(wanted.status))
-    if wanted.min_score is not None:
-        tests.append(VIEW.c.p_real >= wanted.min_score)
-    if wanted.max_score is not None:
-        tests.append(VIEW.c.p_real <= wanted.max_score)
-    if wanted.path is not None:
-        tests.append(VIEW.c.uri.regexp_match(_glob_to_regex(wanted.path)))
-    if wanted.under:
-        tests.append(or_(*(_begins_with(engine, prefix) for prefix in wanted.under)))
-    if wanted.scan_id is not None:
-        tests.append(VIEW.c.scan_id == wanted.scan_id)
-    if wanted.model is not None:
-        tests.append(VIEW.c.model == wanted.model)
-    return query.where(*tests)
-
-
-def _begins_with(engine: Engine, prefix: str) -> ColumnElement[bool]:
-    """Compare by bytes, in a form that the index on the URI serves on either database."""
-    if not prefix.endswith("/"):
-        return VIEW.c.uri == prefix
-    beyond = prefix[:-1] + chr(ord("/") + 1)
-    if engine.dialect.name == "sqlite":
-        return and_(VIEW.c.uri >= prefix, VIEW.c.uri < beyond)
-    return and_(VIEW.c.uri.op("~>=~", is_comparison=True)(prefix), VIEW.c.uri.op("~<~", is_comparison=True)(beyond))
-
-
-def _glob_to_regex(glob: str) -> str:
-    """Write a glob as a regular expression that means the same to PostgreSQL and to Python, which SQLite asks."""
-    parts, index = [], 0
-    while index < len(glob):
-        char = glob[index]
-        is_negated = glob.startswith("[!", index)
-        end = glob.find("]", index + 2 + is_negated) if char == "[" else -1
-        if end > 0:
-            parts.append(_set_to_regex(glob[index + 1 + is_negated : end], is_negated))
-            index = end
-        else:
-            parts.append({"*": ".*", "?": "."}.get(char, re.escape(char)))
-        index += 1
-    return f"(?s)\\A{''.join(parts)}\\Z"
-
-
-def _set_to_regex(inside: str, is_negated: bool) -> str:
-    ranges = re.findall(r"(.)-(.)|(.)", inside, re.DOTALL)
-    parts = [
-        f"{re.escape(first)}-{re.escape(last)}" if first else re.escape(single)
-        for first, last, single in ranges
-        if single or first <= last
-    ]
-    if not parts:
-        return "." if is_negated else "(?!)"
-    return f"[{'^' * is_negated}{''.join(parts)}]"

@@ -18,7 +18,7 @@ from db import schema
 from db.engine import translated
 
 #: A job in one of these states is over: a message about it has nothing left to do.
-OVER = ("done", "failed", "cancelled")
+OVER = ("done", "failed", "cancelled", "forgotten")
 
 
 @dataclass(frozen=True, slots=True)

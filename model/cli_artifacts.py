@@ -86,9 +86,9 @@ def explain(
         model explain *.jpg --model card --out why --json
     """
     from core.manifest import find_artifact
+    from core.progress import ImageProgress
     from model.explain import Explainer, explain_file
     from model.preprocess import configure_cv2
-    from model.progress import ImageProgress
 
     settings = read_settings(model=model)
     explainer = Explainer(find_artifact(settings.model, settings))

@@ -38,8 +38,8 @@ def audit(
 
         model audit ./faces --json --fail-above 0.75
     """
+    from core.progress import ImageProgress
     from model.data import read_samples
-    from model.progress import ImageProgress
 
     with needs_extra("train"):
         from model.audit import audit as run_audit

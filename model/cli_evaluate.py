@@ -1,16 +1,20 @@
 """``model evaluate`` and ``model calibrate``."""
 
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from core.cli import JsonOption, console, notice, print_json, printable, read_settings
+from core.errors import UsageError
 from model.runtime import needs_extra
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from core.settings import Settings
     from model.evaluate import Evaluation, Group
     from model.metrics import Estimate
     from model.scoring import Failure
@@ -18,9 +22,8 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Name of an artifact, or path of its folder.")]
-DataArgument = Annotated[
-    Path, typer.Argument(metavar="DATA", help="Folder with real/ and generated/, or with a manifest.csv, or that file.")
-]
+_DATA_HELP = "Folder with real/ and generated/, or with a manifest.csv, or that file."
+DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help=_DATA_HELP)]
 SplitOption = Annotated[
     Literal["train", "val", "test", "all"], typer.Option(help="The part of the data set that is used.")
 ]
@@ -32,7 +35,12 @@ _SHOWN_GROUPS = 8
 @app.command()
 def evaluate(
     model: ModelArgument,
-    data: DataArgument,
+    data: Annotated[
+        Path | None, typer.Argument(metavar="DATA", help=f"{_DATA_HELP} Or --reviewed.", show_default=False)
+    ] = None,
+    reviewed: Annotated[
+        bool, typer.Option("--reviewed", help="Use the images that were labelled with `db review`, whatever the split.")
+    ] = False,
     split: SplitOption = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="Draw at most so many images of each class.")] = None,
     robustness: Annotated[
@@ -48,22 +56,30 @@ def evaluate(
         model evaluate card ./faces --out report.html
 
         model evaluate card ./faces --split val --no-robustness --json
+
+        model evaluate card --reviewed
     """
     from core.manifest import find_artifact
+    from core.settings import redact
 
+    if (data is None) != reviewed:
+        raise UsageError("say what to measure on: either DATA, labelled images, or --reviewed")
     settings = read_settings(batch_size=batch_size)
     folder = find_artifact(model, settings)
-    with needs_extra("train"):
+    with needs_extra("train"), _labelled(data, settings) as labelled:
         from model.evaluate import evaluate as run
 
         found = run(
             folder,
-            data,
+            labelled,
             settings,
-            split=None if split == "all" else split,
+            split=None if split == "all" or reviewed else split,
             limit=limit,
             is_robustness_wanted=robustness,
         )
+        if reviewed:
+            found = replace(found, data=f"reviewed images of {redact(settings.sql_url)}")
+            notice("note: reviewed images tell of all others only if they were drawn with `db review --order random`")
         if as_json:
             print_json(found.as_json())
         else:
@@ -126,6 +142,14 @@ def calibrate(
         f"--model {printable(model)}, or the next `producer run`. Nothing is scored again.",
         markup=False,
     )
+
+
+def _labelled(data: Path | None, settings: "Settings") -> AbstractContextManager[Path]:
+    if data is not None:
+        return nullcontext(data)
+    from model.reviewed import reviewed_images
+
+    return reviewed_images(settings)
 
 
 def _print_evaluation(found: "Evaluation") -> None:

@@ -74,7 +74,7 @@ def train(
     """
     with needs_extra("train"):
         from model.train import train as run_training
-    from model.progress import ImageProgress
+    from core.progress import ImageProgress
 
     changes = {
         "architecture": architecture,
@@ -128,8 +128,8 @@ def crossval(
     """
     with needs_extra("train"):
         from model.crossval import cross_validate
+    from core.progress import ImageProgress
     from model.data import read_samples
-    from model.progress import ImageProgress
 
     changes = {
         "architecture": architecture,
@@ -176,8 +176,8 @@ def tune(
     """
     with needs_extra("train"):
         from model.tune import tune as run_search
+    from core.progress import ImageProgress
     from model.data import read_samples
-    from model.progress import ImageProgress
     from model.recipe import as_json as to_json
 
     start = _recipe(preset, recipe, {"architecture": architecture, "epochs": epochs})

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ImageError, SourceError
+from core.progress import ImageProgress
 from core.settings import Settings
 from model.data import LABELS, Sample
 from model.predictor import Predictor
 from model.preprocess import configure_cv2, decode_whole, resize
-from model.progress import ImageProgress
 from model.robustness import AS_SERVED, CHANGES, Change
 
 _AS_THEY_ARE = {AS_SERVED: CHANGES[AS_SERVED]}

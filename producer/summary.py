@@ -14,8 +14,10 @@ from sqlalchemy import Engine
 from core.cli import print_json, printable
 from core.storage import FILE_SCHEME, path_to_uri
 from core.verdicts import Status
+from db.filters import Filter
 from db.ledger import Ledger, read_ledger
-from db.queries import Filter, count_labels, count_statuses, list_verdicts
+from db.queries import list_verdicts
+from db.statistics import about, read_statistics
 from producer.enqueue import Tally
 
 MOST_LIKELY = 5
@@ -31,8 +33,8 @@ def summarise(engine: Engine, scan_id: int, sources: Sequence[str]) -> dict[str,
     """
     ledger = read_ledger(engine, scan_id)
     wanted = Filter(model=ledger.model, under=tuple(prefix for source in sources for prefix in _prefixes(source)))
-    statuses = count_statuses(engine, wanted)
-    failures = {status: number for status, number in statuses.items() if status != Status.OK}
+    found = read_statistics(engine, wanted)
+    failures = {status: number for status, number in found.statuses.items() if status != Status.OK}
     likely = replace(wanted, status=Status.OK)
     return {
         "scan": scan_id,
@@ -48,8 +50,10 @@ def summarise(engine: Engine, scan_id: int, sources: Sequence[str]) -> dict[str,
         "job_errors": ledger.errors,
         "seconds": round(ledger.seconds, 3),
         "images_per_second": round(ledger.scored / ledger.seconds, 1) if ledger.seconds else None,
-        "labels": count_labels(engine, wanted),
+        "labels": found.labels,
         "failures": failures,
+        "estimated": found.sample is not None,
+        "margins": {name: margin for name, margin in found.margins.items() if margin},
         "most_likely_generated": [
             {name: row[name] for name in ("uri", "p_real", "label")}
             for row in list_verdicts(engine, likely, order="score", limit=MOST_LIKELY)
@@ -66,7 +70,7 @@ def print_summary(console: Console, summary: dict[str, Any]) -> None:
     )
     counts = Table("label or failure", "images", box=None, pad_edge=False)
     for name, number in (summary["labels"] | summary["failures"]).items():
-        counts.add_row(name, f"{number:,}")
+        counts.add_row(name, about(number, summary["margins"].get(name, 0)))
     console.print(counts)
     if summary["most_likely_generated"]:
         likely = Table("p_real", "label", "most likely generated", box=None, pad_edge=False)

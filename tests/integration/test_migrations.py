@@ -1,25 +1,31 @@
 """The schema: migrations lead to what the program expects, and anything else is refused in one line."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, inspect, text, update
+from sqlalchemy import Engine, inspect, select, text, update
 
 import db.engine
 from core.errors import DatabaseError, FacesieveError, SchemaError
 from core.settings import load_settings
 from db import schema
 from db.engine import make_engine, open_engine, schema_version, upgrade
+from db.ledger import verify_scan
 from db.queries import Filter, list_verdicts
-from tests.integration.builders import Books, refs, scored, write
+from tests.integration.builders import Books, job_of, refs, scored, write
 
 VERSIONS = Path(db.engine.__file__).parent / "migrations" / "versions"
 
@@ -69,6 +75,61 @@ def test_an_upgrade_brings_a_database_to_the_programs_version_and_again_changes_
     assert schema_version(empty) == schema.HEAD
     upgrade(empty)
     assert schema_version(empty) == schema.HEAD
+
+
+def upgrade_to(engine: Engine, version: str) -> None:
+    """Bring a database to an earlier version."""
+    config = Config()
+    config.set_main_option("script_location", str(VERSIONS.parent))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, version)
+
+
+#: What a database of the first version may hold, in the columns that it had then.
+FIRST_ROWS = """
+INSERT INTO model (id, name, sha256, architecture, preprocess, trained, real_above, generated_below, registered_at)
+VALUES ('m', 'card', 's', 'card-resnet', 'card', true, 0.6, 0.4, '2025-01-02 03:04:05+00:00');
+INSERT INTO scan (id, sources, model_name, status, listed, skipped, ignored, unlistable, started_at, touched_at)
+VALUES (7, '["/faces"]', 'card', 'listed', 2, 0, 0, 0, '2025-01-02 03:04:05+00:00', '2025-01-02 03:04:05+00:00');
+INSERT INTO job (id, scan_id, status, images, n_ok, n_truncated, model_id, queued_at, payload)
+VALUES (:job, 7, 'done', 2, 1, 1, 'm', '2025-01-02 03:04:05+00:00', :payload);
+INSERT INTO image (id, uri, size_bytes, width, height) VALUES (:first, '/faces/00000.jpg', 10, 640, 480);
+INSERT INTO image (id, uri, size_bytes) VALUES (:second, '/faces/00001.jpg', 10);
+INSERT INTO verdict (image_id, model_id, status, p_real, reason, fingerprint, scan_id, job_id, scored_at)
+VALUES (:first, 'm', 'ok', 0.5, '', '10-1', 7, :job, '2025-01-02 03:04:05+00:00');
+INSERT INTO verdict (image_id, model_id, status, reason, fingerprint, scan_id, job_id, scored_at)
+VALUES (:second, 'm', 'truncated', 'cut off', '10-1', 7, :job, '2025-01-02 03:04:05+00:00')
+"""
+
+
+def test_an_upgrade_from_the_first_version_keeps_every_row(empty: Engine) -> None:
+    upgrade_to(empty, "0001")
+    first, second = images = refs(2)
+    job = job_of(images, 7)
+    payload = zlib.compress(json.dumps(job.to_payload()).encode())
+    values = {"job": job.id, "payload": payload, "first": first.id, "second": second.id}
+    for statement in FIRST_ROWS.split(";"):
+        write(empty, text(statement).bindparams(**{name: values[name] for name in values if f":{name}" in statement}))
+
+    upgrade(empty)
+
+    assert schema_version(empty) == schema.HEAD
+    assert verify_scan(empty, 7) == []
+    rows = list(list_verdicts(empty, Filter()))
+    assert [(row["uri"], row["label"], row["status"], row["width"]) for row in rows] == [
+        (first.uri, "unsure", "ok", 640), (second.uri, None, "truncated", None),
+    ]  # fmt: skip
+    assert rows[0]["scored_at"] == datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
+    with empty.connect() as connection:
+        (model,) = connection.execute(select(schema.model))
+        assert (model.thresholds_set_at, model.operating_points) == (None, None)
+        assert connection.execute(select(schema.image.c.phash)).scalars().all() == [None, None]
+        assert connection.execute(select(schema.job.c.pruned)).scalars().all() == [0]
+
+
+def test_there_is_a_test_of_the_upgrade_from_every_earlier_version() -> None:
+    assert [file.name[:4] for file in sorted(VERSIONS.glob("0*.py"))] == ["0001", "0002"]
 
 
 def test_the_programs_version_is_the_newest_migration() -> None:

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, update
 
+from core.errors import UsageError
 from core.images import ImageRef
 from core.verdicts import Status
 from db import schema
+from db.filters import Filter
 from db.queries import (
     COLUMNS,
-    Filter,
     count_labels,
     count_statuses,
     count_verdicts,
@@ -248,3 +249,15 @@ def test_a_database_without_verdicts_has_lists_and_counts_of_nothing(engine: Eng
     assert count_labels(engine, Filter()) == count_statuses(engine, Filter()) == {}
     assert score_histogram(engine, Filter()) == [0] * 10
     assert list_scans(engine) == []
+
+
+@pytest.mark.parametrize("order", ["path", "score"])
+def test_names_are_in_the_order_of_their_bytes(order: str, odd_names: Books, engine: Engine) -> None:
+    assert uris(engine, order=order) == sorted(URIS, key=str.encode)
+
+
+@pytest.mark.parametrize("text", ["/\udcff*", "\udcff"])
+def test_what_is_not_utf8_is_refused(text: str) -> None:
+    for name in ("path", "model"):
+        with pytest.raises(UsageError, match="not UTF-8"):
+            Filter(**{name: text})

@@ -8,7 +8,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Add a table and three columns; rows that are there keep null in them."""
+    """Add a table and four columns; rows that are there have nothing in them."""
     op.create_table(
         "review",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -44,5 +44,15 @@ def upgrade() -> None:
         "model",
         sa.Column(
             "operating_points", sa.Text(), comment="JSON: the generated_below that keeps each false-positive rate"
+        ),
+    )
+    op.add_column(
+        "job",
+        sa.Column(
+            "pruned",
+            sa.Integer(),
+            nullable=False,
+            server_default="0",
+            comment="of its images, those whose verdict is pruned",
         ),
     )

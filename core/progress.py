@@ -33,12 +33,12 @@ class ImageProgress:
     def __exit__(self, *exc_info: object) -> None:
         self._bar.stop()
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, done: int, total: int | None = None) -> None:
         """Show how far it is, unless that was done a moment ago.
 
         Args:
             done: number of images that are done.
-            total: number of all.
+            total: number of all; None if not known.
         """
         now = time.monotonic()
         rate = done / max(now - self._started, 1e-9)
@@ -46,7 +46,6 @@ class ImageProgress:
             self._bar.update(self._task, completed=done, total=total, rate=f"{rate:,.0f}")
         elif done and now - self._last >= PLAIN_SECONDS:
             self._last = now
-            left = (total - done) / rate
-            self._console.print(
-                f"{self._doing}: {done:,} of {total:,} images, {rate:,.0f} images/s, {left:,.0f} s left"
-            )
+            share = f"{done:,}" if total is None else f"{done:,} of {total:,}"
+            left = "" if total is None else f", {(total - done) / rate:,.0f} s left"
+            self._console.print(f"{self._doing}: {share} images, {rate:,.0f} images/s{left}")

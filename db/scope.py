@@ -1,0 +1,95 @@
+"""Verdicts to be counted: all of them, or a sample that tells how far off it may be."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from math import sqrt
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Integer, Row, Table, case, cast, func, select
+
+from db.filters import Tests, label_of
+
+#: Two-sided 95 % of the normal distribution.
+_Z = 1.96
+
+
+class Scope:
+    """Verdicts to be counted: all that a filter wants, or a uniform sample of them.
+
+    Attributes:
+        table: that has the columns.
+        share: of the verdicts that are in the sample; 1 if it is no sample.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        models: Sequence[Row[Any]],
+        table: Table,
+        parts: Sequence[Tests],
+        *,
+        share: float = 1.0,
+        cluster: float = 1.0,
+    ) -> None:
+        """Take what to count.
+
+        Args:
+            connection: to the database.
+            models: rows of the models that the verdicts may be of.
+            table: that has the columns: the view, or the verdicts alone.
+            parts: what tells each of several disjoint sets of verdicts; together they are all, or the sample.
+            share: of the verdicts that are in the sample.
+            cluster: how many verdicts of the sample come and go together, because they are of one image.
+        """
+        self.table = table
+        self.share = share
+        self._connection = connection
+        self._models = models
+        self._parts = parts
+        self._cluster = cluster
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether counts are estimates."""
+        return self.share < 1
+
+    @property
+    def label(self) -> ColumnElement[str | None]:
+        """The label of a verdict; null for failures."""
+        return label_of(self.table, self._models)
+
+    def bin_of(self, bins: int) -> ColumnElement[int]:
+        """Return in which of so many equal parts of [0, 1] a score lies; 1 belongs to the last."""
+        score = self.table.c.p_real
+        return case((score >= 1, bins - 1), else_=cast(func.floor(score * bins), Integer))
+
+    def tally(self, *keys: ColumnElement[Any]) -> Counter[tuple[Any, ...]]:
+        """Return how many verdicts were found with each combination of values; of a sample, not yet scaled."""
+        found = Counter[tuple[Any, ...]]()
+        names = [key.label(f"key_{number}") for number, key in enumerate(keys)]
+        for row in self.rows(*names, func.count(), grouped_by=names):
+            found[tuple(row)[:-1]] += row[-1]
+        return found
+
+    def rows(
+        self,
+        *columns: ColumnElement[Any],
+        grouped_by: Sequence[ColumnElement[Any]] = (),
+        ordered_by: Sequence[ColumnElement[Any]] = (),
+    ) -> Iterator[Any]:
+        """Yield the verdicts, or groups of them, part by part."""
+        for tests in self._parts:
+            query = select(*columns).select_from(self.table).where(*tests)
+            query = query.group_by(*grouped_by).order_by(*ordered_by)
+            yield from self._connection.execution_options(yield_per=10_000).execute(query)
+
+    def estimate(self, number: int) -> int:
+        """Return how many verdicts there are if so many were found."""
+        return round(number / self.share)
+
+    def margin(self, number: int) -> int:
+        """Return by how much that may be off, with 95 % confidence: the upper end of the score interval."""
+        if not self.is_sample:
+            return 0
+        found = number / self._cluster
+        return round(self._cluster * (_Z**2 / 2 + _Z * sqrt(found + _Z**2 / 4)) / self.share)

@@ -1,0 +1,81 @@
+"""How fast jobs were, by what ran them: read from the ledger."""
+
+from array import array
+from collections import defaultdict
+from dataclasses import dataclass
+from math import ceil
+from statistics import median
+
+from sqlalchemy import Engine, select
+
+from db import schema
+from db.engine import translated
+from db.ledger import reading
+
+STAGES = ("total", "decode", "predict")
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast the jobs of one worker were.
+
+    Attributes:
+        engine: what ran the network.
+        precision: of its arithmetic.
+        worker: Celery node name.
+        jobs: how many are done.
+        images: in these.
+        images_per_second: while it ran them.
+        seconds: of a job, by stage: the median, and what 95 % of jobs do not exceed. ``decode`` is summed over threads.
+    """
+
+    engine: str
+    precision: str
+    worker: str
+    jobs: int
+    images: int
+    images_per_second: float
+    seconds: dict[str, tuple[float, float]]
+
+
+def read_throughput(engine: Engine, *, scan_id: int | None = None, model: str | None = None) -> list[Pace]:
+    """Return how fast each worker was, the one with the most images first; memory grows by 32 bytes a job.
+
+    Args:
+        engine: of the database.
+        scan_id: only jobs of this scan.
+        model: only jobs that were scored by a model of this name.
+    """
+    job = schema.job
+    columns = [job.c[f"{stage}_seconds"] for stage in STAGES]
+    query = select(job.c.engine, job.c.precision, job.c.worker, job.c.images, *columns).where(
+        job.c.status == "done", *(column.is_not(None) for column in columns)
+    )
+    if scan_id is not None:
+        query = query.where(job.c.scan_id == scan_id)
+    if model is not None:
+        query = query.where(job.c.model_id.in_(select(schema.model.c.id).where(schema.model.c.name == model)))
+    found: defaultdict[tuple[str, str, str], tuple[array[float], ...]] = defaultdict(
+        lambda: tuple(array("d") for _ in range(1 + len(STAGES)))
+    )
+    with translated(engine), reading(engine) as connection:
+        for *key, images, total, decode, predict in connection.execution_options(yield_per=1000).execute(query):
+            for numbers, number in zip(found[tuple(key)], (images, total, decode, predict), strict=True):
+                numbers.append(number)
+    return sorted((_pace(*key, *numbers) for key, numbers in found.items()), key=lambda pace: -pace.images)
+
+
+def _pace(engine: str, precision: str, worker: str, images: "array[float]", *stages: "array[float]") -> Pace:
+    total = stages[0]
+    return Pace(
+        engine=engine,
+        precision=precision,
+        worker=worker,
+        jobs=len(images),
+        images=int(sum(images)),
+        images_per_second=sum(images) / max(sum(total), 1e-9),
+        seconds={
+            stage: (median(seconds), sorted(seconds)[ceil(0.95 * len(seconds)) - 1])
+            for stage, seconds in zip(STAGES, stages, strict=True)
+        },
+    )
