@@ -104,7 +104,9 @@ class Access:
     def by_name(self, table: Table) -> list[Part]:
         """Return the way through the URIs in their order: a part for each folder."""
         dialect = self.connection.dialect
-        ranges = [uri_range(table, prefix, dialect) for prefix in self.prefixes] or [any_uri(table, dialect)]
+        ranges = [uri_range(table.c.uri, prefix, dialect) for prefix in self.prefixes] or [
+            any_uri(table.c.uri, dialect)
+        ]
         return [Part(served, self._unserved(table)) for served in ranges]
 
     def scope(self, *, is_exact: bool = False, row_limit: int = EXACT, by_name: bool = False) -> Scope:
@@ -146,7 +148,7 @@ class Access:
 
     def has_few_names(self, limit: int) -> bool:
         """Tell whether at most so many images have a name that ``by_name`` would look at."""
-        ranges = [uri_range(schema.image, prefix, self.connection.dialect) for prefix in self.prefixes]
+        ranges = [uri_range(schema.image.c.uri, prefix, self.connection.dialect) for prefix in self.prefixes]
         return bool(ranges) and self._is_within(schema.image, ranges, limit)
 
     def has_few_scores(self, limit: int) -> bool:
@@ -202,7 +204,7 @@ class Access:
         return names if status in (None, Status.OK) else (table.c.status == str(status), *names)
 
     def _names(self, table: Table) -> Tests:
-        return name_tests(table, self._wanted, self.connection.dialect) if "uri" in table.c else ()
+        return name_tests(hidden(table.c.uri), self._wanted, self.connection.dialect) if "uri" in table.c else ()
 
     def _sample_share(self) -> float:
         """Return which share of all images has about ``SAMPLE`` verdicts."""

@@ -82,7 +82,7 @@ class Filter:
 
 def restrict(query: Select[Any], wanted: Filter, engine: Engine) -> Select[Any]:
     """Return a query of ``VIEW`` that gives only what is wanted."""
-    tests = [*score_tests(VIEW.c.p_real, wanted), *name_tests(VIEW, wanted, engine.dialect)]
+    tests = [*score_tests(VIEW.c.p_real, wanted), *name_tests(VIEW.c.uri, wanted, engine.dialect)]
     if wanted.label is not None:
         tests.append(VIEW.c.label.in_((wanted.label, f"{wanted.label} (untrained)")))
     if wanted.status is not None:
@@ -146,13 +146,13 @@ def label_of(table: Table, models: Sequence[Row[Any]]) -> ColumnElement[str | No
     return case(*names, else_=None) if names else cast(null(), String)
 
 
-def name_tests(table: Table, wanted: Filter, dialect: Dialect) -> Tests:
+def name_tests(uri: ColumnElement[str], wanted: Filter, dialect: Dialect) -> Tests:
     """Return what a filter asks of the URI."""
     tests: list[ColumnElement[bool]] = []
     if wanted.path is not None:
-        tests.append(table.c.uri.regexp_match(_glob_to_regex(wanted.path)))
+        tests.append(uri.regexp_match(_glob_to_regex(wanted.path)))
     if wanted.under:
-        tests.append(or_(*(and_(*uri_range(table, prefix, dialect)) for prefix in wanted.under)))
+        tests.append(or_(*(and_(*uri_range(uri, prefix, dialect)) for prefix in wanted.under)))
     return tuple(tests)
 
 
@@ -174,9 +174,8 @@ def name_prefixes(wanted: Filter) -> tuple[str, ...]:
     return (fixed[: fixed.rindex("/") + 1],) if "/" in fixed else ()
 
 
-def uri_range(table: Table, prefix: str, dialect: Dialect) -> Tests:
+def uri_range(uri: ColumnElement[str], prefix: str, dialect: Dialect) -> Tests:
     """Return the test of ``Filter.under``: by bytes, in a form that the index on the URI serves on either database."""
-    uri = table.c.uri
     if not prefix.endswith("/"):
         return (uri == prefix,)
     beyond = prefix[:-1] + chr(ord("/") + 1)
@@ -192,9 +191,9 @@ def byte_order(uri: ColumnElement[str], dialect: Dialect, *, is_descending: bool
     return UnaryExpression(uri, modifier=custom_op("USING ~>~" if is_descending else "USING ~<~"))
 
 
-def any_uri(table: Table, dialect: Dialect) -> Tests:
+def any_uri(uri: ColumnElement[str], dialect: Dialect) -> Tests:
     """Return a test that every URI passes, and that leads through the index on them."""
-    return (table.c.uri >= "",) if dialect.name == "sqlite" else (table.c.uri.op("~>=~", is_comparison=True)(""),)
+    return (uri >= "",) if dialect.name == "sqlite" else (uri.op("~>=~", is_comparison=True)(""),)
 
 
 def _glob_to_regex(glob: str) -> str:

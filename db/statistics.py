@@ -211,7 +211,7 @@ def _folder_namer(connection: Connection, prefixes: tuple[str, ...], depth: int)
     ends: list[str] = []
     for prefix in prefixes or ("/",):
         for is_last in (False, True):
-            within = select(image.c.uri).where(*uri_range(image, prefix, connection.dialect)).limit(1)
+            within = select(image.c.uri).where(*uri_range(image.c.uri, prefix, connection.dialect)).limit(1)
             order = byte_order(image.c.uri, connection.dialect, is_descending=is_last)
             ends += connection.execute(within.order_by(order)).scalars()
     common = commonprefix(ends)  # noqa: RUF071 - cut at a slash below; commonpath would drop doubled ones
