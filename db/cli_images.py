@@ -3,6 +3,7 @@
 import csv
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import datetime
 from decimal import Decimal
 from itertools import islice
@@ -79,19 +80,19 @@ def sql_command(
 
     if as_json and as_csv:
         raise UsageError("--json and --csv do not go together")
-    rows = run_query(open_engine(read_settings()), _read_query(query), timeout=timeout)
-    names = next(rows)
-    some = islice(rows, limit or None)
-    if as_json:
-        _print_objects(names, some)
-    elif as_csv:
-        writer = csv.writer(sys.stdout)
-        writer.writerow(names)
-        writer.writerows([_plain(value) for value in row] for row in some)
-    else:
-        _print_table(names, some)
-    if next(rows, None) is not None:
-        notice(f"note: there are more than {limit:,} rows: see --limit")
+    with closing(run_query(open_engine(read_settings()), _read_query(query), timeout=timeout)) as rows:
+        names = next(rows)
+        some = islice(rows, limit or None)
+        if as_json:
+            _print_objects(names, some)
+        elif as_csv:
+            writer = csv.writer(sys.stdout)
+            writer.writerow(names)
+            writer.writerows([_plain(value) for value in row] for row in some)
+        else:
+            _print_table(names, some)
+        if next(rows, None) is not None:
+            notice(f"note: there are more than {limit:,} rows: see --limit")
 
 
 def _review_line(row: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ _READS = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, s
 _INSTRUCTIONS = 10_000
 
 
-def run_query(engine: Engine, sql: str, *, timeout: float | None = None) -> Iterator[Sequence[Any]]:
+def run_query(engine: Engine, sql: str, *, timeout: float | None = None) -> Generator[Sequence[Any], None, None]:
     """Yield the names of the columns, then the rows, streamed from the database.
 
     SQLite refuses whatever is no reading when it compiles the statement. PostgreSQL declares a cursor for it in a

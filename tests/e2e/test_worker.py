@@ -48,7 +48,7 @@ def test_a_worker_with_a_broken_environment_stops_with_one_line(make_site: Calla
     (tmp_path / "site" / "tensorflow.py").write_text("raise ImportError('no such device')")
     site.environment["PYTHONPATH"] = str(tmp_path / "site")
 
-    done = site.run("worker", "start")
+    done = site.run("worker", "start", "--engine", "tensorflow")
 
     assert done.returncode == 8
     assert done.stderr.splitlines()[-1].startswith("error: child 0 could not start: ")

@@ -153,13 +153,15 @@ def test_a_path_that_cannot_be_written_is_named(tiny_folder: Path, tmp_path: Pat
         export(tiny_folder, "keras", tmp_path / "folder.keras", overwrite=True)
 
 
-@pytest.mark.parametrize(("kind", "package"), [("onnx", "tf2onnx"), ("openvino", "openvino")])
+@pytest.mark.parametrize(
+    ("kind", "package", "extra"), [("onnx", "tf2onnx", "export"), ("openvino", "openvino", "worker")]
+)
 def test_a_missing_package_is_named_with_the_extra_that_holds_it(
-    kind: Format, package: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: Format, package: str, extra: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
 
-    with pytest.raises(ModelError, match=rf"{package} is not installed: pip install 'facesieve\[export\]'"):
+    with pytest.raises(ModelError, match=rf"{package} is not installed: pip install 'facesieve\[{extra}\]'"):
         export(tiny_folder, kind, out_of(kind, tmp_path))
 
     assert list(tmp_path.iterdir()) == []
