@@ -18,6 +18,7 @@ from db import schema
 from db.engine import translated
 from db.filters import VIEW, Filter, restrict
 from db.ledger import reading
+from db.sql import query_only
 
 #: Rows that are fetched at a time.
 FETCHED = 10_000
@@ -131,23 +132,10 @@ def open_selection(engine: Engine, wanted: Filter, where: str | None = None) -> 
         UsageError: the condition is not one; also while rows are read, if it fails on one of them.
         DatabaseError: the database does not answer.
     """
-    with translated(engine), reading(engine) as connection, _query_only(connection), _blamed_on(where):
+    with translated(engine), reading(engine) as connection, query_only(connection), _blamed_on(where):
         if where is not None:
             _check_condition(connection, where)
         yield Selection(connection, wanted, where)
-
-
-@contextmanager
-def _query_only(connection: Connection) -> Iterator[None]:
-    """Let SQLite refuse whatever writes; on PostgreSQL the transaction of ``reading`` does."""
-    if connection.dialect.name != "sqlite":
-        yield
-        return
-    connection.exec_driver_sql("PRAGMA query_only = ON")
-    try:
-        yield
-    finally:
-        connection.exec_driver_sql("PRAGMA query_only = OFF")  # the connection goes back to the pool
 
 
 def _check_condition(connection: Connection, where: str) -> None:

@@ -64,20 +64,32 @@ def _stream(connection: Connection, sql: str, timeout: float | None) -> Iterator
 
 
 @contextmanager
-def _confine_sqlite(connection: Connection, timeout: float | None) -> Iterator[None]:
+def query_only(connection: Connection) -> Iterator[None]:
+    """Let SQLite refuse whatever writes; on PostgreSQL the transaction of ``reading`` does."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
     connection.exec_driver_sql("PRAGMA query_only = ON")
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, sqlite3.Connection)
-    driver.set_authorizer(_authorize)
-    if timeout is not None:
-        deadline = time.monotonic() + timeout
-        driver.set_progress_handler(lambda: time.monotonic() > deadline, _INSTRUCTIONS)
     try:
         yield
     finally:
-        driver.set_progress_handler(None, 0)
-        driver.set_authorizer(None)
-        connection.exec_driver_sql("PRAGMA query_only = OFF")
+        connection.exec_driver_sql("PRAGMA query_only = OFF")  # the connection goes back to the pool
+
+
+@contextmanager
+def _confine_sqlite(connection: Connection, timeout: float | None) -> Iterator[None]:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    with query_only(connection):
+        driver.set_authorizer(_authorize)
+        if timeout is not None:
+            deadline = time.monotonic() + timeout
+            driver.set_progress_handler(lambda: time.monotonic() > deadline, _INSTRUCTIONS)
+        try:
+            yield
+        finally:
+            driver.set_progress_handler(None, 0)
+            driver.set_authorizer(None)
 
 
 def _authorize(action: int, _first: str | None, second: str | None, *_where: str | None) -> int:
