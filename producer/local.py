@@ -19,6 +19,7 @@ from core.settings import Settings
 PING_SECONDS = 1.0
 RECHECK_SECONDS = 10.0
 STOP_MARGIN_SECONDS = 20.0
+ORPHAN_SECONDS = 15.0  # a process dies only when the disk has answered it
 
 
 class LocalWorker:
@@ -72,9 +73,19 @@ class LocalWorker:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._end_orphans(self._process.pid)
         if self._process.returncode == 0:
             self._log.unlink(missing_ok=True)
         self._process = None
+
+    @staticmethod
+    def _end_orphans(group: int) -> None:
+        """End the children of a worker that died: they hold the embedded broker's lock, and nobody would stop it."""
+        deadline = time.monotonic() + ORPHAN_SECONDS
+        with suppress(ProcessLookupError, PermissionError):  # the group is empty, or of zombies on macOS
+            while time.monotonic() < deadline:
+                os.killpg(group, signal.SIGKILL)
+                time.sleep(0.01)
 
     def _is_one_running(self) -> bool:
         with translated(self._app.conf.broker_url):

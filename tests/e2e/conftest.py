@@ -120,8 +120,9 @@ class Site:
             self.engine.dispose()
 
     def log(self) -> str:
-        """Return what all started commands have printed."""
-        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
+        """Return what all started commands have printed, and the workers and the broker that they started."""
+        logs = [*self.folder.glob("*.log"), *self.data_dir.glob("*/*.log")]
+        return "".join(f"{path.name}:\n{path.read_text(errors='replace')}" for path in sorted(logs))
 
     def _command(self, words: tuple[str | Path, ...]) -> list[str]:
         return [sys.executable, "-m", *map(str, words)]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import WorkerError
 from core.settings import Settings
-from tests.e2e.conftest import Site, left_running, processes_of, wait_for, write_images
+from tests.e2e.conftest import Site, children_of, left_running, processes_of, wait_for, write_images
 
 pytestmark = pytest.mark.tensorflow
 
@@ -94,6 +95,19 @@ def test_an_interrupted_run_cancels_its_scan_and_the_next_one_goes_on(
     rest = json.loads(site.ok("producer", "run", tmp_path / "faces", "--json"))
     assert 0 < rest["skipped"] < 3000
     assert rest["skipped"] + rest["scored"] == 3000
+
+
+def test_a_worker_that_is_killed_ends_the_run_and_leaves_nothing_running(site: Site, tmp_path: Path) -> None:
+    write_images(tmp_path / "faces", 3000)
+    process = site.start("producer", "run", tmp_path / "faces", "--job-size", "20")
+    wait_for(lambda: "done" in _statuses(site), "a first job")
+    (parent,) = children_of(process.pid)
+
+    os.kill(parent, signal.SIGKILL)
+
+    assert process.wait(60) == WorkerError.exit_code
+    assert "worker ended" in site.log()
+    assert left_running(site.data_dir) == {}
 
 
 def test_a_killed_run_takes_its_worker_with_it(site: Site, tmp_path: Path) -> None:
