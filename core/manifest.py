@@ -61,7 +61,7 @@ class Manifest(BaseModel):
     #: Number of weights, trainable or not.
     parameters: int = Field(ge=0)
     #: How bytes become the network's input, see ``model/preprocess.py``.
-    preprocess: Literal["card", "rgb-area"]
+    preprocess: Literal["card", "rgb-area", "rgb-scaled"]
     #: Whether the score is the mean over the image and its mirror image; takes twice the time.
     flip: bool = False
     #: False: random weights; its scores mean nothing and are labelled so.

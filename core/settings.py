@@ -35,8 +35,8 @@ class Settings(BaseSettings):
     roots: Annotated[tuple[Path, ...], NoDecode] = (Path("/"),)
     #: Images in a message. 256 take one to twenty seconds: long against a commit, short against a redelivery.
     job_size: int = Field(default=256, ge=1, le=10_000)
-    #: Images in a forward pass.
-    batch_size: int = Field(default=32, ge=1, le=4096)
+    #: Images in a forward pass; 0 means what suits the engine.
+    batch_size: int = Field(default=0, ge=0, le=4096)
     #: The producer waits while Redis holds this many images.
     max_queued_images: int = Field(default=100_000, ge=1)
     #: Larger images are refused from their header, before they are decoded.

@@ -109,7 +109,7 @@ job = Table(
     Column("error", Text, comment="why it failed"),
     Column("model_id", String(32), comment="the model that scored it"),
     Column("engine", String(32), comment="tensorflow or openvino"),
-    Column("precision", String(16), comment="of its arithmetic: float32 or bf16"),
+    Column("precision", String(16), comment="of its arithmetic: float32, bf16 or int8"),
     Column("worker", String(255), comment="Celery node name"),
     Column("queued_at", UtcTime, nullable=False, comment="when it was last sent"),
     Column("started_at", UtcTime, comment="when a worker last began it"),

@@ -41,7 +41,7 @@ def import_command(
     file: Annotated[Path, typer.Argument(help="A .keras, .h5 or .hdf5 file, or a SavedModel folder.")],
     name: NameOption,
     preprocess: Annotated[
-        Literal["card", "rgb-area"],
+        Literal["card", "rgb-area", "rgb-scaled"],
         typer.Option(help="How it wants its images: as the published model's card has them, or RGB, area-scaled."),
     ] = "card",
     flip: FlipOption = False,

@@ -144,6 +144,34 @@ def calibrate(
     )
 
 
+@app.command()
+def quantise(model: ModelArgument, data: DataArgument, split: SplitOption = "val", as_json: JsonOption = False) -> None:
+    """Make an 8-bit network for CPUs, check it on labelled images, and keep it in the cache if it passes.
+
+    Workers with the same data directory use it when they are started with --precision int8. The area under the ROC
+    curve may drop by 0.002, and scores may change by 0.01 on average.
+
+    Example:
+        model quantise card ./faces
+    """
+    from core.manifest import find_artifact
+
+    settings = read_settings()
+    folder = find_artifact(model, settings)
+    with needs_extra("quantise"):
+        from model.quantise import quantise as run
+
+        done = run(folder, data, settings, split=None if split == "all" else split)
+    if as_json:
+        print_json(done.as_json())
+        return
+    console().print(
+        f"{done.model} in int8, on {done.images:,} images: AUC {done.auc_int8:.4f}, in float32 {done.auc_float32:.4f}; "
+        f"p_real changes by {done.mean_drift:.4f} on average, by {done.largest_drift:.3f} at most",
+        markup=False,
+    )
+
+
 def _labelled(data: Path | None, settings: "Settings") -> AbstractContextManager[Path]:
     if data is not None:
         return nullcontext(data)

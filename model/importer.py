@@ -21,7 +21,7 @@ from model.preprocess import SIDE, scale
 from model.resnet import PARAMETERS, build_card_resnet
 from model.runtime import import_keras
 
-Preprocess = Literal["card", "rgb-area"]
+Preprocess = Literal["card", "rgb-area", "rgb-scaled"]
 _KINDS = "a .keras file, an .h5 or .hdf5 file, or a SavedModel folder"
 _MAGIC = {".keras": b"PK\x03\x04", ".h5": b"\x89HDF\r\n\x1a\n", ".hdf5": b"\x89HDF\r\n\x1a\n"}
 _LFS_POINTER = b"version https://git-lfs"

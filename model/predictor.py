@@ -1,6 +1,7 @@
 """Score images: any number in, as many out, through an engine that only ever sees batches of a few fixed sizes."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +18,9 @@ from model.runtime import has_gpu
 #: ``auto`` takes TensorFlow on a GPU, and on a CPU OpenVINO if its scores pass. TensorFlow is the reference.
 ENGINES = ("auto", "openvino", "tensorflow")
 #: ``auto`` takes the fastest that the engine and the CPU have and whose scores pass.
-PRECISIONS = ("auto", "bf16", "float32")
+PRECISIONS = ("auto", "int8", "bf16", "float32")
+#: What all others are compared with.
+REFERENCE = ("tensorflow", "float32")
 _log = logging.getLogger("facesieve.model")
 
 
@@ -27,10 +30,14 @@ class Engine(Protocol):
     Attributes:
         name: one of ``ENGINES``.
         precision: of its arithmetic, ``float32`` say.
+        batch_size: that suits it, in images.
+        drift: largest difference of a score from the reference's, over ``model.parity.SAMPLES``.
     """
 
     name: str
     precision: str
+    batch_size: int
+    drift: float
 
     def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the network's output, (n, 1), for uint8 images of shape (n, 224, 224, 3).
@@ -125,8 +132,8 @@ def check_engine(name: str, precision: str = "auto") -> None:
         raise UsageError(f"engine {name}: choose one of {', '.join(ENGINES)}")
     if precision not in PRECISIONS:
         raise UsageError(f"precision {precision}: choose one of {', '.join(PRECISIONS)}")
-    if (name, precision) == ("tensorflow", "bf16"):
-        raise UsageError("engine tensorflow has no bf16, it is the reference: choose openvino, or float32")
+    if (name, precision) == ("tensorflow", "int8"):
+        raise UsageError("engine tensorflow has no int8: choose openvino, or another precision")
 
 
 def load_predictor(
@@ -134,8 +141,9 @@ def load_predictor(
     *,
     engine: str = "tensorflow",
     precision: str = "auto",
-    batch_size: int = 32,
+    batch_size: int = 0,
     cache: Path | None = None,
+    threads: int = 0,
 ) -> Predictor:
     """Check and load the artifact in a folder. Call ``warm_up`` before the first real image.
 
@@ -143,8 +151,9 @@ def load_predictor(
         folder: of the artifact.
         engine: one of ``ENGINES``.
         precision: one of ``PRECISIONS``.
-        batch_size: images in a forward pass.
+        batch_size: images in a forward pass; 0 means what suits the engine.
         cache: folder of converted networks; without one, only TensorFlow can be had.
+        threads: that a CPU computes with; 0 means one for each core.
 
     Raises:
         UsageError: there is no such engine or precision.
@@ -156,31 +165,45 @@ def load_predictor(
     loaded: Engine | None = None
     if cache and (engine == "openvino" or (engine == "auto" and not has_gpu())):
         try:
-            loaded = _load_openvino(folder, manifest, precision, cache)
+            loaded = _load_openvino(folder, manifest, precision, cache, threads)
         except ModelError as error:
             if engine == "openvino":
                 raise
             _log.warning("not on OpenVINO but on TensorFlow, which is slower: %s", error)
     if loaded is None:
-        from model.tensorflow_engine import TensorFlowEngine
-
-        loaded = TensorFlowEngine(folder, manifest)
-    return Predictor(folder, manifest, loaded, batch_size=batch_size)
+        loaded = _load_tensorflow(folder, manifest, precision, threads)
+    return Predictor(folder, manifest, loaded, batch_size=batch_size or loaded.batch_size)
 
 
-def _load_openvino(folder: Path, manifest: Manifest, precision: str, cache: Path) -> Engine:
-    """Load the network in the precision that was asked for, or in the first whose scores pass."""
+def _load_openvino(folder: Path, manifest: Manifest, precision: str, cache: Path, threads: int) -> Engine:
     from model.openvino_engine import OpenVinoEngine, preferred_precision
 
-    candidates = [preferred_precision(), "float32"] if precision == "auto" else [precision]
+    def make(candidate: str) -> Engine:
+        return OpenVinoEngine(folder, manifest, precision=candidate, cache=cache, threads=threads)
+
+    return _first_to_pass(manifest.name, precision, preferred_precision, make)
+
+
+def _load_tensorflow(folder: Path, manifest: Manifest, precision: str, threads: int) -> Engine:
+    from model.tensorflow_engine import TensorFlowEngine, preferred_precision
+
+    def make(candidate: str) -> Engine:
+        return TensorFlowEngine(folder, manifest, precision=candidate, threads=threads)
+
+    return _first_to_pass(manifest.name, precision, preferred_precision, make)
+
+
+def _first_to_pass(name: str, precision: str, preferred: Callable[[], str], make: Callable[[str], Engine]) -> Engine:
+    """Return the engine in the precision that was asked for, or in the first whose scores pass."""
+    candidates = [preferred(), "float32"] if precision == "auto" else [precision]
     for candidate in dict.fromkeys(candidates):
-        engine = OpenVinoEngine(folder, manifest, precision=candidate, cache=cache)
-        if engine.drift <= MAX_DRIFT:
+        engine = make(candidate)
+        if (engine.name, candidate) == REFERENCE or engine.drift <= MAX_DRIFT:
             return engine
-        _log.warning("%s on OpenVINO in %s changes p_real by %.3f on a sample", manifest.name, candidate, engine.drift)
+        _log.warning("%s on %s in %s changes p_real by %.3f on a sample", name, engine.name, candidate, engine.drift)
     if precision != "auto":
         return engine
-    raise ModelError(f"OpenVINO changes the scores of {manifest.name} by {engine.drift:.3f}: use --engine tensorflow")
+    raise ModelError(f"{engine.name} changes the scores of {name} by {engine.drift:.3f}: use --engine tensorflow")
 
 
 def check_parity(predictor: Predictor, pixels: NDArray[np.uint8]) -> float:

@@ -23,7 +23,7 @@ class Recipe:
     architecture: str = "card-resnet"
     #: Start from random weights, or from ImageNet's where a package brings them for the architecture.
     weights: Literal["random", "imagenet"] = "random"
-    preprocess: Literal["card", "rgb-area"] = "rgb-area"
+    preprocess: Literal["card", "rgb-area", "rgb-scaled"] = "rgb-scaled"
     augmentation: Literal["default", "card"] = "default"
     epochs: int = 20
     #: Of the images, in pixels. What is served has 224; fewer are learnt from faster.
@@ -61,7 +61,7 @@ PRESETS = {
     "default": Recipe(),
     # As the published model's card tells it.
     "card": Recipe(
-        preprocess="rgb-area",
+        preprocess="rgb-scaled",
         augmentation="card",
         epochs=20,
         batch_size=32,

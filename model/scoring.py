@@ -15,7 +15,7 @@ from core.progress import ImageProgress
 from core.settings import Settings
 from model.data import LABELS, Sample
 from model.predictor import Predictor
-from model.preprocess import configure_cv2, decode_whole, resize
+from model.preprocess import configure_cv2, decode, decode_whole, resize
 from model.robustness import AS_SERVED, CHANGES, Change
 
 _AS_THEY_ARE = {AS_SERVED: CHANGES[AS_SERVED]}
@@ -101,7 +101,10 @@ def _load_ahead(
 
     def load(sample: Sample) -> NDArray[np.uint8] | Failure:
         try:
-            whole = decode_whole(_read(sample, settings), preset, max_pixels=settings.max_pixels)
+            data = _read(sample, settings)
+            if changes == [CHANGES[AS_SERVED]]:
+                return decode(data, preset, max_pixels=settings.max_pixels).pixels[None]
+            whole = decode_whole(data, preset, max_pixels=settings.max_pixels)
             return np.stack([resize(change(whole, preset), preset) for change in changes])
         except (ImageError, OSError, cv2.error) as error:  # cv2.error: too large for a JPEG, say
             return Failure(str(sample.path), getattr(error, "strerror", None) or str(error))

@@ -87,10 +87,10 @@ def run_command(
     retry_failures: RetryFailuresOption = False,
     model: ModelOption = None,
     gpus: Annotated[str, typer.Option(help="auto, all, none, or a list such as 0,1.")] = "auto",
-    slots: Annotated[int | None, typer.Option(min=1, help="Worker processes.")] = None,
+    slots: Annotated[int | None, typer.Option(min=1, help="Processes that share each GPU, or the CPU.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a forward pass.")] = None,
     engine: Annotated[str, typer.Option(help="auto, openvino (CPU) or tensorflow.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, bf16 or float32.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, int8 (see `model quantise`), bf16 or float32.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Score images on this machine: start what is not running, wait, sum up, and leave nothing running.

@@ -13,18 +13,21 @@ import typer
 from core.cli import JsonOption, console, new_app, print_json, printable, read_settings, run
 from core.errors import DatabaseError, FacesieveError, UsageError, WorkerError
 
-app = new_app("Score the images of queued jobs, one process pinned to each GPU, or one on a CPU.")
+app = new_app("Score the images of queued jobs, with processes that are pinned to a GPU each, or share the CPU.")
 
 ModelOption = Annotated[str | None, typer.Option(help="Name or folder of the model artifact.")]
 EngineOption = Annotated[str, typer.Option(help="auto, openvino (CPU) or tensorflow.")]
-PrecisionOption = Annotated[str, typer.Option(help="auto, bf16 or float32.")]
+PrecisionOption = Annotated[str, typer.Option(help="auto, int8 (see `model quantise`), bf16 or float32.")]
+SlotsOption = Annotated[
+    int | None, typer.Option(min=1, help="Processes that share each GPU, or the CPU; 2, or more on a large CPU.")
+]
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @app.command()
 def start(
     gpus: Annotated[str, typer.Option(help="auto, all, none, or a list such as 0,1.")] = "auto",
-    slots: Annotated[int | None, typer.Option(min=1, help="Processes: one for each GPU, or one on a CPU.")] = None,
+    slots: SlotsOption = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a forward pass.")] = None,
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
@@ -53,13 +56,13 @@ def start(
     from model.predictor import check_engine
     from worker.app import node_name, run_node
     from worker.gpu import plan_slots, visible_gpus
-    from worker.process import Plan
+    from worker.process import Plan, usable_cores
 
     settings = read_settings(model=model, batch_size=batch_size)
     artifact = find_artifact(settings.model, settings)
     manifest = verify(artifact)
     check_engine(engine, precision)
-    devices = plan_slots(gpus, slots, visible_gpus())
+    devices = plan_slots(gpus, slots, visible_gpus(), cores=usable_cores())
     with open_broker(settings) as url:
         database = open_engine(settings)
         Store(database).register_model(manifest)

@@ -10,6 +10,7 @@ from core.errors import UsageError
 PIN = "CUDA_VISIBLE_DEVICES"
 NO_GPU = "-1"  # an empty value would mean the same to CUDA, but unset to some tools
 LIST_SECONDS = 20.0
+CORES_EACH = 4  # of a large CPU; a network gains little from more threads, and much from another batch at a time
 
 
 def visible_gpus() -> list[str]:
@@ -27,19 +28,21 @@ def visible_gpus() -> list[str]:
     return list(takewhile(lambda name: name.startswith("GPU-") or (name.isdigit() and int(name) < count), named))
 
 
-def plan_slots(gpus: str, slots: int | None, available: Sequence[str]) -> list[str]:
+def plan_slots(gpus: str, slots: int | None, available: Sequence[str], *, cores: int) -> list[str]:
     """Decide how many children a worker has and what each of them sees.
 
     Args:
         gpus: ``auto`` (all there are, or the CPU), ``all``, ``none``, or a comma-separated list such as ``0,1``.
-        slots: number of children; None means one for each GPU, or one on a CPU.
+        slots: children that share each GPU, or the CPU; None means two, so that one predicts while the other saves and
+            begins its next job, and one for every four cores of a CPU with more than eight.
         available: what ``visible_gpus`` returned.
+        cores: of the CPU, that this process may use.
 
     Returns:
         For each child, by its index in the pool, the value of ``CUDA_VISIBLE_DEVICES``.
 
     Raises:
-        UsageError: a GPU is not there, or there are more children than GPUs.
+        UsageError: a GPU is not there.
     """
     if gpus == "auto":
         chosen = list(available)
@@ -55,10 +58,8 @@ def plan_slots(gpus: str, slots: int | None, available: Sequence[str]) -> list[s
         if missing or not chosen:
             raise UsageError(f"--gpus {gpus}: visible GPUs are {', '.join(available) or 'none'}")
     if not chosen:
-        return [NO_GPU] * (slots or 1)
-    if slots and slots > len(chosen):
-        raise UsageError(f"--slots {slots}: there are {len(chosen)} GPUs to pin children to, and each takes one")
-    return chosen[: slots or len(chosen)]
+        return [NO_GPU] * (slots or max(2, cores // CORES_EACH))
+    return chosen * (slots or 2)
 
 
 def pin(device: str) -> None:

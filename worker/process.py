@@ -48,10 +48,19 @@ class Plan:
     node: str
 
     @property
+    def cores(self) -> int:
+        """Cores for each child: they are shared out, so that decoding and computing do not crowd each other."""
+        return max(1, usable_cores() // len(self.devices))
+
+    @property
     def decode_threads(self) -> int:
-        """Threads that decode in each child: the cores are shared out."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.settings.decode_threads or max(1, cores // len(self.devices))
+        """Threads that decode in each child."""
+        return self.settings.decode_threads or self.cores
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class WorkerProcess:
@@ -72,6 +81,7 @@ class WorkerProcess:
             precision=plan.precision,
             batch_size=plan.settings.batch_size,
             cache=plan.settings.cache_dir,
+            threads=plan.cores,
         )
         self._predictor.warm_up()
         self._store = Store(open_engine(plan.settings))

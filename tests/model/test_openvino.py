@@ -142,7 +142,7 @@ def test_scores_that_drift_make_auto_fall_back_step_by_step(
     monkeypatch.setattr(predictor, "MAX_DRIFT", -1.0)
     assert load(bright, cache, "auto", "auto").engine == "tensorflow"
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 4
-    assert "bright on OpenVINO in bf16 changes p_real" in caplog.messages[0]
+    assert "bright on openvino in bf16 changes p_real" in caplog.messages[0]
     assert "use --engine tensorflow" in caplog.messages[-1]
 
 
@@ -174,8 +174,8 @@ def test_without_openvino_the_extra_is_named_and_auto_goes_on(
     ("engine", "precision", "message"),
     [
         ("abacus", "auto", "engine abacus: choose one of auto, openvino, tensorflow"),
-        ("auto", "bf8", "precision bf8: choose one of auto, bf16, float32"),
-        ("tensorflow", "bf16", "engine tensorflow has no bf16"),
+        ("auto", "bf8", "precision bf8: choose one of auto, int8, bf16, float32"),
+        ("tensorflow", "int8", "engine tensorflow has no int8"),
     ],
 )
 def test_an_engine_or_precision_that_does_not_exist_is_refused(engine: str, precision: str, message: str) -> None:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from core.errors import ModelBrokenError, ModelError, ModelNotFoundError, UsageError
 from core.manifest import read_manifest
-from core.settings import Settings
+from core.settings import Settings, load_settings
 from model.importer import import_model
 from model.network import load_network
 from model.predictor import ENGINES, Predictor, check_engine, check_parity, load_predictor
 from model.preprocess import scale
-from model.tensorflow_engine import TensorFlowEngine
+from model.tensorflow_engine import TensorFlowEngine, _in_bf16, preferred_precision
+from tests import drawn
 
 pytestmark = pytest.mark.tensorflow
 TOLERANCE = 1e-6
@@ -211,12 +212,44 @@ def test_scaling_in_the_graph_gives_the_cards_bits(tiny_folder: Path) -> None:
     engine = TensorFlowEngine(tiny_folder, read_manifest(tiny_folder))
     values = np.resize(np.arange(256, dtype=np.uint8), (1, 224, 224, 3))
     seen = []
-    object.__setattr__(engine._network, "call", lambda pixels: seen.append(pixels) or pixels)
+    engine._call = lambda pixels: seen.append(pixels) or pixels
 
     scaled = tf.function(engine._score, jit_compile=False)(tf.constant(values)).numpy()
 
     assert len(seen) == 1
     np.testing.assert_array_equal(scaled, (values / 255.0).astype(np.float32))
+
+
+def test_bf16_changes_scores_a_little_and_says_so(tmp_path: Path) -> None:
+    settings = load_settings(data_dir=tmp_path)
+    drawn.make_bright_artifact(settings, slope=10.0)
+    folder = settings.models_dir / "bright"
+    batch = np.linspace(60, 195, 8).astype(np.uint8)[:, None, None, None] + np.zeros((8, 224, 224, 3), np.uint8)
+
+    rough, exact = (load_predictor(folder, precision=precision) for precision in ("bf16", "float32"))
+
+    assert (rough.precision, exact.precision) == ("bf16", "float32")
+    assert 0 < np.abs(rough.predict(batch) - exact.predict(batch)).max() < 0.05
+    assert np.ptp(exact.predict(batch)) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [([], "float32"), ([(7, 5)], "float32"), ([(8, 0), (9, 0)], "bf16"), ([(8, 0), (7, 0)], "float32")],
+)
+def test_tensorflow_prefers_bf16_where_every_gpu_multiplies_in_it(
+    capabilities: list[tuple[int, int]], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: capabilities)
+    details = lambda gpu: {"compute_capability": gpu}  # noqa: E731
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", details)
+    assert preferred_precision() == precision
+
+
+def test_a_saved_model_is_refused_in_bf16(tiny_folder: Path) -> None:
+    manifest = read_manifest(tiny_folder).model_copy(update={"format": "saved_model"})
+    with pytest.raises(ModelError, match="is a SavedModel, and runs in float32 only"):
+        _in_bf16(None, manifest)
 
 
 def test_an_engine_that_does_not_exist_is_named_with_the_choices(tiny_folder: Path) -> None:

@@ -67,13 +67,13 @@ def test_training_and_serving_give_the_network_the_same_bits_for_the_same_file(f
     training = Training(QUICK, _split(faces, "train"), samples, tmp_path)
     for sample in samples:
         data = sample.path.read_bytes()
-        served = decode(data, "rgb-area", max_pixels=10**6).pixels
-        whole = decode_whole(data, "rgb-area", max_pixels=10**6)
+        served = decode(data, "rgb-scaled", max_pixels=10**6).pixels
+        whole = decode_whole(data, "rgb-scaled", max_pixels=10**6)
         assert np.array_equal(augment(whole, None, "none", np.random.default_rng(0), SIDE), served)
         trained_on = training._to_input(served[None]).permute(0, 2, 3, 1).numpy()
         assert np.array_equal(trained_on, scale(served[None]))
-    pixels = serving_pixels(samples, "rgb-area")
-    assert np.array_equal(pixels[0], decode(samples[0].path.read_bytes(), "rgb-area", max_pixels=10**6).pixels)
+    pixels = serving_pixels(samples, "rgb-scaled")
+    assert np.array_equal(pixels[0], decode(samples[0].path.read_bytes(), "rgb-scaled", max_pixels=10**6).pixels)
 
 
 def test_a_network_learns_and_its_artifact_scores_as_it_did_in_training(faces: Path, settings: Settings) -> None:
@@ -81,11 +81,11 @@ def test_a_network_learns_and_its_artifact_scores_as_it_did_in_training(faces: P
     rows = []
     manifest = train(settings, faces, recipe, name="taught", on_epoch=rows.append)
     assert manifest.trained
-    assert (manifest.architecture, manifest.preprocess) == ("tiny-resnet", "rgb-area")
+    assert (manifest.architecture, manifest.preprocess) == ("tiny-resnet", "rgb-scaled")
     assert rows[-1].val_auc > 0.9
     folder = settings.models_dir / "taught"
     samples = _split(faces, "val")
-    scores = load_predictor(folder).predict(serving_pixels(samples, "rgb-area"))
+    scores = load_predictor(folder).predict(serving_pixels(samples, "rgb-scaled"))
     right = np.mean((scores > 0.5) == [sample.is_real for sample in samples])
     assert right == pytest.approx(rows[-1].val_accuracy, abs=1 / len(samples))  # bf16 there, float32 here
     assert len(_history(folder / "history.csv")) == 8
@@ -290,7 +290,7 @@ def test_a_network_learns_from_a_teacher_what_the_labels_do_not_tell(faces: Path
     recipe = replace(QUICK, epochs=8, teacher="teacher", distillation=1.0, mixup=0)
     train(settings, lots, recipe, name="pupil")
     samples = _split(faces, "val")
-    scores = load_predictor(settings.models_dir / "pupil").predict(serving_pixels(samples, "rgb-area"))
+    scores = load_predictor(settings.models_dir / "pupil").predict(serving_pixels(samples, "rgb-scaled"))
     truth = np.array([one.is_real for one in samples])
     assert scores[truth].min() > scores[~truth].max()
 
@@ -299,5 +299,5 @@ def test_a_teacher_with_other_preprocessing_is_refused(faces: Path, settings: Se
     from tests.tiny import make_tiny_artifact
 
     make_tiny_artifact(settings, "card-like")
-    with pytest.raises(UsageError, match="takes card images, the recipe rgb-area"):
+    with pytest.raises(UsageError, match="takes card images, the recipe rgb-scaled"):
         train(settings, faces, replace(QUICK, teacher="card-like"), name="pupil")

@@ -30,41 +30,37 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
 @pytest.mark.parametrize(
     ("gpus", "slots", "available", "planned"),
     [
-        ("auto", None, ["0", "1"], ["0", "1"]),
-        ("auto", 1, ["0", "1"], ["0"]),
-        ("auto", None, [], [NO_GPU]),
+        ("auto", None, ["0", "1"], ["0", "1", "0", "1"]),
+        ("auto", 1, ["0", "1"], ["0", "1"]),
+        ("auto", None, [], [NO_GPU] * 2),
         ("auto", 3, [], [NO_GPU] * 3),
-        ("all", None, ["0", "1"], ["0", "1"]),
-        ("none", None, ["0", "1"], [NO_GPU]),
+        ("all", None, ["0", "1"], ["0", "1", "0", "1"]),
+        ("none", None, ["0", "1"], [NO_GPU] * 2),
         ("none", 4, ["0", "1"], [NO_GPU] * 4),
-        ("1", None, ["0", "1"], ["1"]),
-        ("1,0", None, ["0", "1"], ["1", "0"]),
-        (" 0 , 1 ", None, ["0", "1"], ["0", "1"]),
-        ("GPU-aaaa", None, ["GPU-aaaa", "GPU-bbbb"], ["GPU-aaaa"]),
+        ("1", None, ["0", "1"], ["1", "1"]),
+        ("1,0", 1, ["0", "1"], ["1", "0"]),
+        (" 0 , 1 ", 1, ["0", "1"], ["0", "1"]),
+        ("GPU-aaaa", 1, ["GPU-aaaa", "GPU-bbbb"], ["GPU-aaaa"]),
     ],
 )
 def test_each_child_gets_a_gpu_or_the_cpu(
     gpus: str, slots: int | None, available: list[str], planned: list[str]
 ) -> None:
-    assert plan_slots(gpus, slots, available) == planned
+    assert plan_slots(gpus, slots, available, cores=2) == planned
+
+
+@pytest.mark.parametrize(("cores", "children"), [(1, 2), (2, 2), (8, 2), (12, 3), (64, 16)])
+def test_a_large_cpu_is_shared_by_more_children(cores: int, children: int) -> None:
+    assert plan_slots("auto", None, [], cores=cores) == [NO_GPU] * children
 
 
 @pytest.mark.parametrize(
-    ("gpus", "slots", "available"),
-    [
-        ("all", None, []),
-        ("2", None, ["0", "1"]),
-        ("0,2", None, ["0", "1"]),
-        ("0", None, []),
-        (",", None, ["0"]),
-        ("some", None, ["0"]),
-        ("auto", 3, ["0", "1"]),
-        ("0", 2, ["0", "1"]),
-    ],
+    ("gpus", "available"),
+    [("all", []), ("2", ["0", "1"]), ("0,2", ["0", "1"]), ("0", []), (",", ["0"]), ("some", ["0"])],
 )
-def test_a_gpu_that_is_not_there_is_a_mistake_of_the_user(gpus: str, slots: int | None, available: list[str]) -> None:
-    with pytest.raises(UsageError, match=r"--gpus|--slots"):
-        plan_slots(gpus, slots, available)
+def test_a_gpu_that_is_not_there_is_a_mistake_of_the_user(gpus: str, available: list[str]) -> None:
+    with pytest.raises(UsageError, match="--gpus"):
+        plan_slots(gpus, None, available, cores=2)
 
 
 def test_the_gpus_are_those_that_the_driver_lists(nvidia_smi: Callable[..., None]) -> None:

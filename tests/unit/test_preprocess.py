@@ -227,6 +227,51 @@ def test_the_rgb_preset_averages_where_it_shrinks(width: int, height: int, metho
     np.testing.assert_array_equal(found.pixels, cv2.resize(rgb, (224, 224), interpolation=method))
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "reduction", "method"),
+    [
+        (256, 256, 1, cv2.INTER_LINEAR),
+        (447, 600, 1, cv2.INTER_LINEAR),
+        (449, 600, 2, cv2.INTER_LINEAR),
+        (1025, 1001, 4, cv2.INTER_LINEAR),
+        (3000, 450, 2, cv2.INTER_LINEAR),
+        (4501, 4100, 8, cv2.INTER_AREA),
+    ],
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_scaled_preset_decodes_a_jpeg_at_a_fraction_of_its_size(
+    width: int, height: int, reduction: int, method: int, orientation: int, tmp_path: Path
+) -> None:
+    data = with_exif_orientation(encode(".jpg", picture(width, height)), orientation)
+    flags = {1: cv2.IMREAD_COLOR_BGR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
+
+    found = decode(data, "rgb-scaled", max_pixels=2 * 10**7)
+
+    (tmp_path / "image.jpg").write_bytes(data)
+    small = cv2.imread(str(tmp_path / "image.jpg"), flags.get(reduction, cv2.IMREAD_REDUCED_COLOR_8))[:, :, ::-1]
+    expected = cv2.resize(np.ascontiguousarray(small), (224, 224), interpolation=method)
+    np.testing.assert_array_equal(found.pixels, expected)
+    assert (found.width, found.height) == ((width, height) if orientation == 1 else (height, width))
+
+
+def test_the_scaled_preset_hardly_differs_from_the_one_that_decodes_everything() -> None:
+    data = encode(".jpg", cv2.GaussianBlur(picture(1000, 1200), (0, 0), 3))
+
+    scaled, whole = (decode(data, preset, max_pixels=2 * 10**7).pixels for preset in ("rgb-scaled", "rgb-area"))
+
+    assert np.abs(scaled.astype(int) - whole).mean() < 2
+
+
+@pytest.mark.parametrize("extension", [".png", ".webp"])
+def test_the_scaled_preset_decodes_other_formats_whole(extension: str) -> None:
+    data = encode(extension, picture(448, 600))
+
+    scaled, whole = (decode(data, preset, max_pixels=2 * 10**7) for preset in ("rgb-scaled", "rgb-area"))
+
+    np.testing.assert_array_equal(scaled.pixels, whole.pixels)
+    assert (scaled.width, scaled.height) == (448, 600)
+
+
 def test_scaling_gives_the_bits_of_the_cards_division_for_every_value() -> None:
     values = np.arange(256, dtype=np.uint8)
 
