@@ -141,7 +141,7 @@ def test_a_runner_goes_on_after_a_job_that_failed() -> None:
 
 def test_images_are_decoded_ahead_of_the_engine_but_not_without_bound() -> None:
     threads, batch_size = 2, 4
-    ahead = threads + 2 * batch_size
+    ahead = 3 * batch_size  # one that the threads are at, two that wait
     fetched: list[ImageRef] = []
     predictor = Echo(batch_size)
     gaps = []
