@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import PurePosixPath
+from posixpath import splitext
 
 #: What OpenCV decodes. A producer passes over others unless an --include asks for them.
 IMAGE_SUFFIXES = frozenset(
@@ -34,4 +34,4 @@ class ImageRef:
 
 def has_image_suffix(path: str) -> bool:
     """Return whether a file is an image by its name."""
-    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
+    return splitext(path)[1].lower() in IMAGE_SUFFIXES

@@ -1,5 +1,7 @@
 """The message: what travels from the producer to a worker. URIs, never pixels; JSON, never pickle."""
 
+import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -74,6 +76,15 @@ class Job:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MalformedMessageError(f"message is not a job: {type(error).__name__}: {error!s:.200}") from error
+
+    def pack(self) -> bytes:
+        """Return the message as the ledger keeps it: compressed JSON."""
+        return zlib.compress(json.dumps(self.to_payload()).encode())
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> "Job":
+        """Read what ``pack`` wrote."""
+        return cls.from_payload(json.loads(zlib.decompress(packed)))
 
 
 def _read_images(rows: object) -> tuple[ImageRef, ...]:

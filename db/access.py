@@ -6,14 +6,12 @@ the planner. Ranges are measured by counting up to a limit, which reads a few th
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Engine,
     Row,
     Table,
     and_,
@@ -27,7 +25,6 @@ from sqlalchemy import (
 
 from core.verdicts import Status
 from db import schema
-from db.engine import translated
 from db.filters import (
     VIEW,
     Filter,
@@ -39,7 +36,6 @@ from db.filters import (
     score_tests,
     uri_range,
 )
-from db.ledger import reading
 from db.scope import Scope
 
 #: Beyond so many verdicts, counts are estimated.
@@ -228,13 +224,6 @@ class Access:
         total = select(func.sum(of_image.c.n), func.sum(of_image.c.n * of_image.c.n))
         verdicts, squares = self.connection.execute(total).one()
         return float(squares / verdicts) if verdicts else 1.0
-
-
-@contextmanager
-def open_scope(engine: Engine, wanted: Filter, **options: Any) -> Iterator[Scope]:
-    """Open what to count on a connection of its own, see ``Access.scope``."""
-    with translated(engine), reading(engine) as connection:
-        yield Access(connection, wanted).scope(**options)
 
 
 def hidden(column: ColumnElement[str]) -> ColumnElement[str]:

@@ -33,7 +33,8 @@ def read_filter(
     Raises:
         UsageError: there is no such label.
     """
-    from db.filters import LABELS, Filter
+    from db.filters import Filter
+    from db.labels import LABELS
 
     if label is not None and label not in LABELS:
         raise UsageError(f"--label {label} is none of {', '.join(LABELS)}")

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, func, se
 
 from db import schema
 from db.engine import translated
+from db.labels import label_column
 from db.ledger import reading
 from db.models import Model
 
@@ -136,7 +137,7 @@ def _add_up(
         "product": one * other,
         "apart": func.abs(other - one),
     }
-    ours, theirs = first.label_column(one).label("ours"), second.label_column(other).label("theirs")
+    ours, theirs = label_column(one, first).label("ours"), label_column(other, second).label("theirs")
     columns: list[ColumnElement[Any]] = [
         ours,
         theirs,
@@ -158,7 +159,7 @@ def _disagreements(
     one, other = FIRST.c.p_real, SECOND.c.p_real
     pairs = _pairs(select(FIRST.c.image_id, one.label("one"), other.label("other")), first, second, share)
     farthest = (
-        pairs.where(first.label_column(one) != second.label_column(other))
+        pairs.where(label_column(one, first) != label_column(other, second))
         .order_by(func.abs(other - one).desc(), FIRST.c.image_id)
         .limit(limit)
         .subquery()

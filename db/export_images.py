@@ -16,7 +16,8 @@ from core.settings import Settings
 from core.storage import locate_image, read_image
 from core.verdicts import Status
 from db.export import Placed, Selection
-from db.filters import LABELS, VIEW
+from db.filters import VIEW
+from db.labels import LABELS
 
 MANIFEST_COLUMNS = ("file", "label", "p_real", "uri")
 #: Bytes that a file's name may have nearly everywhere, and characters of a suffix that are kept when it is cut.

@@ -13,13 +13,8 @@ from sqlalchemy import (
     Engine,
     Row,
     Select,
-    String,
-    Table,
     UnaryExpression,
     and_,
-    case,
-    cast,
-    null,
     or_,
 )
 from sqlalchemy.sql.operators import custom_op
@@ -27,9 +22,9 @@ from sqlalchemy.sql.operators import custom_op
 from core.errors import UsageError
 from core.verdicts import Status
 from db import schema
+from db.labels import label_bounds
 
 VIEW = schema.labelled_verdict
-LABELS = ("real", "generated", "unsure")
 #: The conditions that a row must fulfil.
 Tests = tuple[ColumnElement[bool], ...]
 
@@ -39,7 +34,7 @@ class Filter:
     """Which verdicts to read; what is None does not restrict.
 
     Attributes:
-        label: one of ``LABELS``.
+        label: one of ``db.labels.LABELS``.
         status: a ``Status``.
         min_score: lowest ``p_real``, included.
         max_score: highest ``p_real``, included.
@@ -115,35 +110,13 @@ def score_range(score: ColumnElement[float], wanted: Filter, models: Sequence[Ro
         models: whose thresholds make the label; the range of several holds those of each.
     """
     from_ = wanted.min_score or 0.0
-    bounds = [_label_bounds(model, wanted.label) for model in models]
+    bounds = [label_bounds(model, wanted.label) for model in models] if wanted.label is not None else []
     above = min((low for low, _ in bounds), default=-1.0)
     up_to = min(max((high for _, high in bounds), default=inf), inf if wanted.max_score is None else wanted.max_score)
     # One test of each end, for SQLite takes just one into the index. No score is below 0: without another lower end
     # that says "not null", in a form that an index serves.
     lowest = score > above if above >= from_ else score >= from_
     return (lowest,) if up_to == inf else (lowest, score <= up_to)
-
-
-def _label_bounds(model: Row[Any], label: str | None) -> tuple[float, float]:
-    """Return above which score, and up to which, the view gives a label; -1 and infinity are no bounds."""
-    if label == "real":
-        return model.real_above, inf
-    if label == "generated":
-        return -1.0, min(model.generated_below, model.real_above)  # what passes both thresholds is real
-    return (model.generated_below, model.real_above) if label == "unsure" else (-1.0, inf)
-
-
-def label_of(table: Table, models: Sequence[Row[Any]]) -> ColumnElement[str | None]:
-    """Return the label of a row of a table without labels; null for failures."""
-    names = [
-        (
-            and_(table.c.model_id == model.id, *score_range(table.c.p_real, Filter(label=label), [model])),
-            label if model.trained else f"{label} (untrained)",
-        )
-        for model in models
-        for label in LABELS
-    ]
-    return case(*names, else_=None) if names else cast(null(), String)
 
 
 def name_tests(uri: ColumnElement[str], wanted: Filter, dialect: Dialect) -> Tests:

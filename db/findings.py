@@ -13,6 +13,7 @@ from db import schema
 from db.engine import translated
 from db.filters import VIEW
 from db.gallery import Picture, read_pictures
+from db.labels import shown_by_model, shown_column
 from db.ledger import Ledger, read_ledger, reading
 
 BINS = 40
@@ -173,8 +174,8 @@ def _histogram(connection: Connection, scan_id: int, models: list[ScoringModel])
         return {}
     verdict = schema.verdict
     # As the view has it. Of one model, as nearly always, the index tells everything, and no row is read.
-    by_model = [(verdict.c.model_id == one.id, _label(one)) for one in models]
-    label = (_label(models[0]) if len(models) == 1 else case(*by_model)).label("label")
+    alone = shown_column(verdict.c.p_real, models[0]) if len(models) == 1 else None
+    label = (shown_by_model(verdict, models) if alone is None else alone).label("label")
     part = case((verdict.c.p_real >= 1, BINS - 1), else_=func.floor(verdict.c.p_real * BINS)).label("part")
     query = (
         select(label, part, func.count().label("n"))
@@ -185,15 +186,6 @@ def _histogram(connection: Connection, scan_id: int, models: list[ScoringModel])
     for name, index, number in connection.execute(query):
         found.setdefault(name, [0] * BINS)[int(index)] = number
     return dict(sorted(found.items(), key=lambda item: ORDER.index(item[0].partition(" ")[0])))
-
-
-def _label(model: ScoringModel) -> ColumnElement[str]:
-    score, untrained = schema.verdict.c.p_real, "" if model.trained else " (untrained)"
-    return case(
-        (score > model.real_above, f"real{untrained}"),
-        (score <= model.generated_below, f"generated{untrained}"),
-        else_=f"unsure{untrained}",
-    )
 
 
 def _failures(connection: Connection, scan_id: int) -> list[Failures]:

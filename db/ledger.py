@@ -15,7 +15,6 @@ from core.jobs import Job
 from core.verdicts import Status
 from db import schema
 from db.engine import translated
-from db.store import unpack
 
 #: A producer that gives no sign of life for so long, while it should be listing, is gone.
 SILENCE = timedelta(seconds=60)
@@ -176,7 +175,7 @@ def verify_scan(engine: Engine, scan_id: int) -> list[str]:
     with translated(engine), reading(engine) as connection:
         done = select(job, counted.label("counted")).where(job.c.scan_id == scan_id, job.c.status == "done")
         for row in connection.execution_options(yield_per=100).execute(done):
-            sent = unpack(row.payload)
+            sent = Job.unpack(row.payload)
             if row.counted != row.images or row.images != len(sent.images):
                 problems.append(f"job {row.id}: {len(sent.images)} images sent, {row.counted} counted as done")
             missing, written = _count_verdicts(connection, sent, row.model_id)

@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Row, case, func, select, update
+from sqlalchemy import Engine, Row, func, select, update
 
 from core.errors import UsageError
 from core.verdicts import Status
 from db import schema
 from db.engine import translated
+from db.labels import label_of
 from db.ledger import FAILURES, reading
 
 SHORTEST_ID = 4
@@ -46,13 +47,7 @@ class Model:
 
     def label(self, p_real: float) -> str:
         """Return the label of a score, as the view ``labelled_verdict`` gives it but for "(untrained)"."""
-        if p_real > self.real_above:
-            return "real"
-        return "generated" if p_real <= self.generated_below else "unsure"
-
-    def label_column(self, p_real: ColumnElement[float]) -> ColumnElement[str]:
-        """Return the same for scores in a query, without joining the view's three tables."""
-        return case((p_real > self.real_above, "real"), (p_real <= self.generated_below, "generated"), else_="unsure")
+        return label_of(p_real, self)
 
     def shown(self, label: str) -> str:
         """Return a label as it is shown."""

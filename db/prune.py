@@ -12,11 +12,11 @@ from typing import Any
 from sqlalchemy import Connection, Engine, bindparam, delete, exists, func, select, tuple_, update
 
 from core.errors import UsageError
+from core.jobs import Job
 from db import schema
 from db.doomed import BATCH, DOOMED, Report, Wanted, gather, is_doomed
 from db.engine import translated
 from db.ledger import chunks, read_ledger, reading
-from db.store import unpack
 
 JOBS_IN_BATCH = 20
 
@@ -65,7 +65,7 @@ class Pruning:
             with self._connection.begin():
                 rows = self._connection.execute(query.where(job.c.id > last)).all()
                 for row in rows:
-                    missing, doomed = self._count({ref.id for ref in unpack(row.payload).images}, row.model_id)
+                    missing, doomed = self._count({ref.id for ref in Job.unpack(row.payload).images}, row.model_id)
                     if doomed:
                         # What a later job has scored again no longer counts as pruned. If this was done before, and
                         # then cut short, the number is the same again.

@@ -1,23 +1,21 @@
-"""Reads of verdicts: lists and exact counts. Labels are shown as the view has them, never from a column."""
+"""Reads of verdicts: lists, and what is scored already. Labels are shown as the view has them, never from a column."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from heapq import merge
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, bindparam, select
+from sqlalchemy.types import NullType
 
 from core.images import ImageRef
 from core.verdicts import Status
 from db import schema
-from db.access import FEW, Access, Part, open_scope
+from db.access import FEW, Access, Part
 from db.engine import translated
-from db.filters import LABELS, VIEW, Filter, byte_order, restrict
+from db.filters import VIEW, Filter, byte_order
 from db.ledger import chunks, reading
-
-__all__ = ["COLUMNS", "LABELS", "ORDERS", "VIEW", "Filter", "restrict"]
 
 #: What a list shows, in this order.
 COLUMNS = (
@@ -43,8 +41,8 @@ def find_model(engine: Engine, name: str) -> str | None:
 
 def scored_fingerprints(
     engine: Engine, model_id: str, refs: Sequence[ImageRef], *, only_ok: bool = False
-) -> dict[bytes, str]:
-    """Return what is already scored by a model: the fingerprint of the scored content, by image id.
+) -> dict[str, str]:
+    """Return what is already scored by a model: the fingerprint of the scored content, by URI.
 
     Args:
         engine: of the database.
@@ -53,17 +51,19 @@ def scored_fingerprints(
         only_ok: leave out failures, so that they are tried again.
     """
     verdict = schema.verdict
-    found: dict[bytes, str] = {}
+    uris = {ref.id: ref.uri for ref in refs}
+    # Drivers take bytes as they are; SQLAlchemy's type would wrap each one first.
+    some_ids = bindparam("ids", expanding=True, type_=NullType())
+    query = select(verdict.c.image_id, verdict.c.fingerprint).where(
+        verdict.c.model_id == model_id, verdict.c.image_id.in_(some_ids)
+    )
+    if only_ok:
+        query = query.where(verdict.c.status == str(Status.OK))
+    found: dict[str, str] = {}
     with translated(engine), reading(engine) as connection:
-        for some in chunks([ref.id for ref in refs], 500):
-            rows = connection.execute(
-                select(verdict.c.image_id, verdict.c.fingerprint).where(
-                    verdict.c.model_id == model_id,
-                    verdict.c.image_id.in_(some),
-                    *([verdict.c.status == str(Status.OK)] if only_ok else []),
-                )
-            )
-            found.update((bytes(image_id), fingerprint) for image_id, fingerprint in rows)
+        for some in chunks(list(uris), 500):
+            rows = connection.execute(query, {"ids": some})
+            found.update((uris[bytes(image_id)], fingerprint) for image_id, fingerprint in rows)
     return found
 
 
@@ -122,41 +122,8 @@ def _sorting(connection: Connection, order: str, *, is_by_score: bool) -> list[C
     return [direction, name] if is_by_score else [direction.nulls_last(), name]
 
 
-def count_verdicts(engine: Engine, wanted: Filter) -> int:
-    """Return how many verdicts there are."""
-    with open_scope(engine, wanted, is_exact=True) as scope:
-        return scope.tally()[()]
-
-
 def estimate_verdicts(engine: Engine, wanted: Filter) -> tuple[int, bool]:
     """Return how many verdicts there are, and whether that is an estimate because counting would take seconds."""
-    with open_scope(engine, wanted, row_limit=5 * FEW) as scope:
-        return scope.estimate(scope.tally()[()]), scope.is_sample
-
-
-def count_labels(engine: Engine, wanted: Filter) -> dict[str, int]:
-    """Return how many images have each label, the most frequent first; failures have none."""
-    with open_scope(engine, wanted, is_exact=True) as scope:
-        found = scope.tally(scope.label)
-    return {label: number for (label,), number in found.most_common() if label is not None}
-
-
-def count_statuses(engine: Engine, wanted: Filter) -> dict[str, int]:
-    """Return how many images have each status, the most frequent first."""
-    with open_scope(engine, wanted, is_exact=True) as scope:
-        return {status: number for (status,), number in scope.tally(scope.table.c.status).most_common()}
-
-
-def score_histogram(engine: Engine, wanted: Filter, *, bins: int = 10) -> list[int]:
-    """Return how many scores lie in each of so many equal parts of [0, 1]; 1 belongs to the last."""
-    with open_scope(engine, replace(wanted, is_scored=True), is_exact=True) as scope:
-        found = scope.tally(scope.bin_of(bins))
-    return [found[(index,)] for index in range(bins)]
-
-
-def list_scans(engine: Engine, *, limit: int = 20) -> list[int]:
-    """Return the numbers of the newest scans, newest first."""
     with translated(engine), reading(engine) as connection:
-        return list(
-            connection.execute(select(schema.scan.c.id).order_by(schema.scan.c.id.desc()).limit(limit)).scalars()
-        )
+        scope = Access(connection, wanted).scope(row_limit=5 * FEW)
+        return scope.estimate(scope.tally()[()]), scope.is_sample

@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Integer, Row, Table, case, cast, func, select
 
-from db.filters import Tests, label_of
+from db.filters import Tests
+from db.labels import shown_by_model
 
 #: Two-sided 95 % of the normal distribution.
 _Z = 1.96
@@ -56,7 +57,7 @@ class Scope:
     @property
     def label(self) -> ColumnElement[str | None]:
         """The label of a verdict; null for failures."""
-        return label_of(self.table, self._models)
+        return shown_by_model(self.table, self._models)
 
     def bin_of(self, bins: int) -> ColumnElement[int]:
         """Return in which of so many equal parts of [0, 1] a score lies; 1 belongs to the last."""

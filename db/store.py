@@ -1,13 +1,12 @@
 """Every write to the database. Each public function is one transaction: it happens as a whole or not at all."""
 
 import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, case, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Engine, case, exists, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from core.errors import MessageError
@@ -15,6 +14,7 @@ from core.jobs import Job
 from core.manifest import Manifest
 from core.verdicts import Outcome, Status
 from db import schema
+from db.bulk import upsert
 from db.engine import translated
 
 #: A job in one of these states is over: a message about it has nothing left to do.
@@ -77,43 +77,31 @@ class Store:
             "model_name": model_name,
             "model_id": model_id,
             "status": "listing",
-            "listed": 0,
-            "skipped": 0,
-            "ignored": 0,
-            "unlistable": 0,
             "started_at": _now(),
             "touched_at": _now(),
-        }
+        } | dict.fromkeys(("listed", "skipped", "ignored", "unlistable"), 0)
         with translated(self._engine), self._engine.begin() as connection:
             return int(connection.execute(insert(schema.scan).values(values).returning(schema.scan.c.id)).scalar_one())
 
-    def record_listing(self, scan_id: int, job: Job | None, *, skipped: int) -> bool:
-        """Book what was listed: the images of a job, which is then queued, and the skipped ones.
+    def record_listing(self, scan_id: int, jobs: Sequence[Job], *, skipped: int) -> bool:
+        """Book what was listed: the images of jobs, which are then queued, and the skipped ones.
 
         Returns:
             False if the scan was cancelled meanwhile; then nothing is booked and nothing must be sent.
         """
-        scan = schema.scan
-        images = len(job.images) if job else 0
+        scan, now = schema.scan, _now()
+        listed = sum(len(job.images) for job in jobs) + skipped
         book = (
             update(scan)
             .where(scan.c.id == scan_id, scan.c.status == "listing")
-            .values(listed=scan.c.listed + images + skipped, skipped=scan.c.skipped + skipped, touched_at=_now())
+            .values(listed=scan.c.listed + listed, skipped=scan.c.skipped + skipped, touched_at=now)
         )
+        queued = [{"id": job.id, "images": len(job.images), "payload": job.pack()} for job in jobs]
         with translated(self._engine), self._engine.begin() as connection:
             if connection.execute(book).rowcount == 0:
                 return False
-            if job:
-                connection.execute(
-                    insert(schema.job).values(
-                        id=job.id,
-                        scan_id=scan_id,
-                        status="queued",
-                        images=images,
-                        payload=zlib.compress(json.dumps(job.to_payload()).encode()),
-                        queued_at=_now(),
-                    )
-                )
+            if queued:
+                connection.execute(insert(schema.job).values(scan_id=scan_id, status="queued", queued_at=now), queued)
             return True
 
     def finish_scan(self, scan_id: int, status: str, *, ignored: int = 0, unlistable: int = 0) -> None:
@@ -147,7 +135,7 @@ class Store:
                 .values(status="queued", error=None, losses=0, suspect=None, suspicions=0, queued_at=_now())
                 .returning(job.c.payload)
             ).scalar_one_or_none()
-        return None if payload is None else unpack(payload)
+        return None if payload is None else Job.unpack(payload)
 
     # --- the worker's side ---------------------------------------------------------------------------------------
 
@@ -254,18 +242,18 @@ class Store:
         """
         if [outcome.ref for outcome in outcomes] != list(job.images):
             raise ValueError(f"job {job.id} has {len(job.images)} images, got {len(outcomes)} outcomes")
-        now = _now()
         # Rows in the order of their keys, so that two jobs with an image in common cannot wait for each other; one row
         # for an image that stands twice in a job.
         by_id = {outcome.ref.id: outcome for outcome in outcomes}
         rows = [(image_id, by_id[image_id]) for image_id in sorted(by_id)]
         images = [_image_row(image_id, outcome) for image_id, outcome in rows]
-        verdicts = [_verdict_row(image_id, outcome, job, report.model_id, now) for image_id, outcome in rows]
+        verdicts = [_verdict_row(image_id, outcome) for image_id, outcome in rows]
+        origin = {"model_id": report.model_id, "scan_id": job.scan_id, "job_id": job.id, "scored_at": _now()}
         counts = {f"n_{status}": sum(outcome.status is status for outcome in outcomes) for status in Status}
-        done = {"status": "done", "finished_at": now, "error": None, "suspect": None, "suspicions": 0}
+        done = {"status": "done", "finished_at": _now(), "error": None, "suspect": None, "suspicions": 0}
         with translated(self._engine), self._engine.begin() as connection:
-            self._upsert(connection, schema.image, images, keep=("width", "height", "phash"))
-            self._upsert(connection, schema.verdict, verdicts)
+            upsert(connection, schema.image, images, keep=("width", "height", "phash"))
+            upsert(connection, schema.verdict, verdicts, origin)
             connection.execute(
                 update(schema.job).where(schema.job.c.id == job.id).values(**done, **counts, **asdict(report))
             )
@@ -280,24 +268,6 @@ class Store:
                 .values(status="failed", error=error, finished_at=_now())
             )
 
-    def _upsert(
-        self, connection: Connection, table: Table, rows: list[dict[str, Any]], keep: Sequence[str] = ()
-    ) -> None:
-        """Insert rows, or overwrite those with the same key; columns in ``keep`` are not overwritten by null."""
-        statement = self._insert(table)
-        keys = [column.name for column in table.primary_key]
-        values = {
-            name: func.coalesce(statement.excluded[name], table.c[name]) if name in keep else statement.excluded[name]
-            for name in rows[0]
-            if name not in keys
-        }
-        connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=values), rows)
-
-
-def unpack(payload: bytes) -> Job:
-    """Return the job whose message is kept in the ledger."""
-    return Job.from_payload(json.loads(zlib.decompress(payload)))
-
 
 def _image_row(image_id: bytes, outcome: Outcome) -> dict[str, Any]:
     return {
@@ -310,18 +280,14 @@ def _image_row(image_id: bytes, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _verdict_row(image_id: bytes, outcome: Outcome, job: Job, model_id: str, now: datetime) -> dict[str, Any]:
+def _verdict_row(image_id: bytes, outcome: Outcome) -> dict[str, Any]:
     return {
         "image_id": image_id,
-        "model_id": model_id,
         "status": str(outcome.status),
         "p_real": outcome.p_real,
         "reason": outcome.reason,
         "fingerprint": outcome.ref.fingerprint,
         "digest": outcome.digest,
-        "scan_id": job.scan_id,
-        "job_id": job.id,
-        "scored_at": now,
     }
 
 

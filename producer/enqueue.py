@@ -19,7 +19,7 @@ from db.queries import scored_fingerprints
 from db.store import Store
 from producer.scan import Scan
 
-LOOKUP_SIZE = 1000  # images whose verdicts are looked up in one go
+LOOKUP_SIZE = 2048  # images that are looked up, booked and sent in one go
 BACKPRESSURE_SECONDS = 0.2
 TOUCH_SECONDS = 10.0
 
@@ -122,44 +122,60 @@ class Enqueuer:
 
     def _send_all(self, scan: Scan, target: Target, tally: Tally, on_tick: Callable[[Tally], None]) -> bool:
         """Return False if the scan was cancelled meanwhile."""
-        images: list[ImageRef] = []
+        waiting: list[ImageRef] = []
         size = self._settings.job_size
         for listed, wanted in select_images(self._engine, scan, target):
+            skipped = listed - len(wanted)
             tally.listed += listed
-            tally.skipped += listed - len(wanted)
-            if not self._store.record_listing(tally.scan_id, None, skipped=listed - len(wanted)):
+            tally.skipped += skipped
+            waiting += wanted
+            full = len(waiting) // size * size
+            if not self._send(target, waiting[:full], tally, on_tick, skipped=skipped):
                 return False
-            images += wanted
-            while len(images) >= size:
-                if not self._send(target, images[:size], tally, on_tick):
-                    return False
-                images = images[size:]
+            del waiting[:full]
+        return not waiting or self._send(target, waiting, tally, on_tick)
+
+    def _send(
+        self,
+        target: Target,
+        images: list[ImageRef],
+        tally: Tally,
+        on_tick: Callable[[Tally], None],
+        *,
+        skipped: int = 0,
+    ) -> bool:
+        """Book and send images, as many jobs at a time as there is room for. Return False if the scan was cancelled."""
+        size = self._settings.job_size
+        pieces = [tuple(images[start : start + size]) for start in range(0, len(images), size)]
+        jobs = [Job(uuid4().hex, tally.scan_id, target.name, piece, target.model_id) for piece in pieces]
+        while True:
+            room = self._wait_for_room(target.name, tally, on_tick) if jobs else 0
+            some, jobs = jobs[:room], jobs[room:]
+            # Booked first: a job that is booked but not sent can be found and sent again, the reverse would be lost.
+            if not self._store.record_listing(tally.scan_id, some, skipped=skipped):
+                return False
+            for job in some:
+                send_job(self._app, job)
+                tally.sent += len(job.images)
             on_tick(tally)
-        return not images or self._send(target, images, tally, on_tick)
+            if not jobs:
+                return True
+            skipped = 0
 
-    def _send(self, target: Target, images: list[ImageRef], tally: Tally, on_tick: Callable[[Tally], None]) -> bool:
-        self._wait_for_room(target.name, tally, on_tick)
-        job = Job(uuid4().hex, tally.scan_id, target.name, tuple(images), target.model_id)
-        # Booked first: a job that is booked but not sent can be found and sent again, the reverse would be lost.
-        if not self._store.record_listing(tally.scan_id, job, skipped=0):
-            return False
-        send_job(self._app, job)
-        tally.sent += len(images)
-        on_tick(tally)
-        return True
-
-    def _wait_for_room(self, model: str, tally: Tally, on_tick: Callable[[Tally], None]) -> None:
+    def _wait_for_room(self, model: str, tally: Tally, on_tick: Callable[[Tally], None]) -> int:
+        """Return how many jobs may be sent, at least one."""
         most = max(1, self._settings.max_queued_images // self._settings.job_size)
         touched = time.monotonic()
         with translated(self._app.conf.broker_url):
-            while queued_messages(self._client, model) >= most:
+            while (room := most - queued_messages(self._client, model)) < 1:
                 tally.is_waiting = True
                 on_tick(tally)
                 time.sleep(BACKPRESSURE_SECONDS)
                 if time.monotonic() - touched > TOUCH_SECONDS:
-                    self._store.record_listing(tally.scan_id, None, skipped=0)  # a sign of life
+                    self._store.record_listing(tally.scan_id, [], skipped=0)  # a sign of life
                     touched = time.monotonic()
         tally.is_waiting = False
+        return room
 
 
 def select_images(engine: Engine, scan: Scan, target: Target) -> Iterator[tuple[int, list[ImageRef]]]:
@@ -175,4 +191,4 @@ def _without_done(engine: Engine, listed: list[ImageRef], target: Target) -> lis
         return unique
     done = scored_fingerprints(engine, target.model_id, unique, only_ok=target.skip == "ok")
     # No fingerprint: the file could not be looked at when it was listed, so nobody knows whether it changed.
-    return [ref for ref in unique if not ref.fingerprint or done.get(ref.id) != ref.fingerprint]
+    return [ref for ref in unique if not ref.fingerprint or done.get(ref.uri) != ref.fingerprint]

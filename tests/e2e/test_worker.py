@@ -71,7 +71,7 @@ def test_messages_that_are_not_jobs_are_rejected_and_the_worker_goes_on(
     unknown = Job(uuid4().hex, scan_id, MODEL, refs)
     good = Job(uuid4().hex, scan_id, MODEL, refs)
     for job in (outside, newer, good):
-        store.record_listing(scan_id, job, skipped=0)
+        store.record_listing(scan_id, [job], skipped=0)
     store.finish_scan(scan_id, "listed", ignored=0)
 
     with open_broker(site.settings) as url:

@@ -74,7 +74,7 @@ class Books:
     def queue(self, images: Sequence[ImageRef]) -> Job:
         """Book a job."""
         job = job_of(images, self.scan_id, self.model.name)
-        assert self.store.record_listing(self.scan_id, job, skipped=0)
+        assert self.store.record_listing(self.scan_id, [job], skipped=0)
         return job
 
     def run(self, job: Job, outcomes: Sequence[Outcome] | None = None) -> None:

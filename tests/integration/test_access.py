@@ -1,5 +1,6 @@
 """The ways to verdicts: all lead to the same, by an index, and to an estimate where counting would take too long."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -11,8 +12,10 @@ from sqlalchemy import Engine, event
 
 from core.verdicts import Status
 from db import access, queries
+from db.access import Access
 from db.filters import Filter
-from db.queries import ORDERS, count_labels, count_verdicts, estimate_verdicts, list_verdicts
+from db.ledger import reading
+from db.queries import ORDERS, estimate_verdicts, list_verdicts
 from db.statistics import GROUPINGS, read_statistics
 from tests.integration.builders import Books, failed, refs, scored
 
@@ -74,9 +77,10 @@ def test_every_way_to_verdicts_leads_to_the_same(size: str, models: list[Books],
             assert [key_of(row, order) for row in found] == sorted(key_of(row, order) for row in expected)
             top = list(list_verdicts(engine, wanted, order=order, limit=3))
             assert [key_of(row, order) for row in top] == [key_of(row, order) for row in found[:3]]
-        assert count_verdicts(engine, wanted) == len(expected), wanted
-        assert estimate_verdicts(engine, wanted) == (len(expected), False)
-        assert sum(count_labels(engine, wanted).values()) == sum(row["p_real"] is not None for row in expected)
+        assert estimate_verdicts(engine, wanted) == (len(expected), False), wanted
+        with reading(engine) as connection:
+            scope = Access(connection, wanted).scope(is_exact=True)
+            assert scope.tally(scope.label) == Counter((row["label"],) for row in expected), wanted
 
 
 def passes(row: dict[str, Any], wanted: Filter) -> bool:
@@ -189,4 +193,4 @@ def test_many_verdicts_are_estimated_and_few_are_counted(
     assert estimate_verdicts(engine, Filter(path="/faces/0000?.jpg"))[1]  # a wildcard so early says nothing
     books.save([scored(image) for image in refs(15, prefix="/faces/few/")])
     assert estimate_verdicts(engine, Filter(path="/faces/few/*[02468].jpg")) == (8, False)
-    assert count_verdicts(engine, Filter()) == 3015
+    assert read_statistics(engine, Filter(), is_exact=True).verdicts == 3015

@@ -110,7 +110,7 @@ def test_the_verdicts_of_another_model_do_not_count(producer: Producer, client: 
     assert producer.enqueue(faces).sent == 10
 
 
-@pytest.mark.parametrize("number", [10, 1100], ids=["few", "many"])
+@pytest.mark.parametrize("number", [10, 2100], ids=["few", "many"])
 def test_an_image_in_overlapping_sources_is_sent_once(
     number: int, make_producer: Callable[..., Producer], client: "redis.Redis", tmp_path: Path
 ) -> None:

@@ -23,8 +23,9 @@ from core.errors import DatabaseError, FacesieveError, SchemaError
 from core.settings import load_settings
 from db import schema
 from db.engine import make_engine, open_engine, schema_version, upgrade
+from db.filters import Filter
 from db.ledger import verify_scan
-from db.queries import Filter, list_verdicts
+from db.queries import list_verdicts
 from tests.integration.builders import Books, job_of, refs, scored, write
 
 VERSIONS = Path(db.engine.__file__).parent / "migrations" / "versions"

@@ -12,15 +12,9 @@ from core.images import ImageRef
 from core.verdicts import Status
 from db import schema
 from db.filters import Filter
-from db.queries import (
-    COLUMNS,
-    count_labels,
-    count_statuses,
-    count_verdicts,
-    list_scans,
-    list_verdicts,
-    score_histogram,
-)
+from db.ledger import every_scan
+from db.queries import COLUMNS, estimate_verdicts, list_verdicts
+from db.statistics import read_statistics
 from tests.integration.builders import Books, failed, refs, scored, write
 
 URIS = (
@@ -134,9 +128,10 @@ def uris(engine: Engine, wanted: Filter | None = None, **options: Any) -> list[s
 )
 def test_a_filter_restricts_lists_and_counts_alike(wanted: Filter, number: int, mixed: Books, engine: Engine) -> None:
     assert len(uris(engine, wanted)) == number
-    assert count_verdicts(engine, wanted) == number
-    assert sum(count_statuses(engine, wanted).values()) == number
-    assert sum(score_histogram(engine, wanted)) == sum(count_labels(engine, wanted).values())
+    assert estimate_verdicts(engine, wanted) == (number, False)
+    found = read_statistics(engine, wanted)
+    assert found.verdicts == sum(found.statuses.values()) == number
+    assert sum(found.histogram) == sum(found.labels.values())
 
 
 def test_a_filter_by_scan_and_model_tells_them_apart(new_books: Callable[..., Books], engine: Engine) -> None:
@@ -144,10 +139,9 @@ def test_a_filter_by_scan_and_model_tells_them_apart(new_books: Callable[..., Bo
     one.save([scored(ref) for ref in refs(3)])
     two.save([scored(ref) for ref in refs(5)])
     for books, number in ((one, 3), (two, 5)):
-        assert count_verdicts(engine, Filter(scan_id=books.scan_id)) == number
-        assert count_verdicts(engine, Filter(model=books.model.name)) == number
-    assert list_scans(engine) == [two.scan_id, one.scan_id]
-    assert list_scans(engine, limit=1) == [two.scan_id]
+        assert estimate_verdicts(engine, Filter(scan_id=books.scan_id)) == (number, False)
+        assert estimate_verdicts(engine, Filter(model=books.model.name)) == (number, False)
+    assert every_scan(engine) == [one.scan_id, two.scan_id]
 
 
 @pytest.mark.parametrize("glob", GLOBS)
@@ -209,18 +203,19 @@ def test_a_list_that_is_left_early_leaves_nothing_open(mixed: Books, engine: Eng
     assert next(rows)["uri"] == refs(1)[0].uri
     rows.close()
     assert engine.pool.checkedout() == 0
-    assert count_verdicts(engine, Filter()) == 13
+    assert estimate_verdicts(engine, Filter()) == (13, False)
 
 
 def test_reading_does_not_wait_for_a_writer(mixed: Books, engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(update(schema.verdict).values(p_real=0.5))
-        assert count_verdicts(engine, Filter(min_score=0.95)) == 1
+        assert estimate_verdicts(engine, Filter(min_score=0.95)) == (1, False)
 
 
 def test_labels_and_statuses_are_counted_the_most_frequent_first(mixed: Books, engine: Engine) -> None:
     mixed.save([scored(ref, 0.99) for ref in refs(2, start=20)])
-    labels, statuses = count_labels(engine, Filter()), count_statuses(engine, Filter())
+    found = read_statistics(engine, Filter())
+    labels, statuses = found.labels, found.statuses
     assert labels == {"real": 6, "generated": 4, "unsure": 3}
     assert list(labels) == ["real", "generated", "unsure"]
     assert statuses == {"ok": 13, "truncated": 1, "not_found": 1}
@@ -230,8 +225,8 @@ def test_labels_and_statuses_are_counted_the_most_frequent_first(mixed: Books, e
 def test_untrained_labels_are_found_by_the_plain_word(new_books: Callable[..., Books], engine: Engine) -> None:
     new_books("untrained", trained=False).save([scored(refs(1)[0], 0.9)])
     new_books("card").save([scored(refs(1)[0], 0.9)])
-    assert count_verdicts(engine, Filter(label="real")) == 2
-    assert count_labels(engine, Filter()) == {"real": 1, "real (untrained)": 1}
+    assert estimate_verdicts(engine, Filter(label="real")) == (2, False)
+    assert read_statistics(engine, Filter()).labels == {"real": 1, "real (untrained)": 1}
 
 
 def test_the_parts_of_a_histogram_include_their_lower_ends_and_the_last_its_upper_one(
@@ -239,16 +234,15 @@ def test_the_parts_of_a_histogram_include_their_lower_ends_and_the_last_its_uppe
 ) -> None:
     scores = [0.0, 0.0999999, 0.1, 0.5, 0.9, 0.9999999, 1.0]
     books.save([*(scored(ref, score) for ref, score in zip(refs(7), scores, strict=True)), failed(refs(8)[7])])
-    assert score_histogram(engine, Filter()) == [2, 1, 0, 0, 0, 1, 0, 0, 0, 3]
-    assert score_histogram(engine, Filter(), bins=2) == [3, 4]
-    assert score_histogram(engine, Filter(), bins=1) == [7]
+    assert read_statistics(engine, Filter()).histogram == [2, 1, 0, 0, 0, 1, 0, 0, 0, 3]
 
 
 def test_a_database_without_verdicts_has_lists_and_counts_of_nothing(engine: Engine) -> None:
     assert uris(engine) == []
-    assert count_labels(engine, Filter()) == count_statuses(engine, Filter()) == {}
-    assert score_histogram(engine, Filter()) == [0] * 10
-    assert list_scans(engine) == []
+    found = read_statistics(engine, Filter())
+    assert found.labels == found.statuses == {}
+    assert found.histogram == [0] * 10
+    assert every_scan(engine) == []
 
 
 @pytest.mark.parametrize("order", ["path", "score"])

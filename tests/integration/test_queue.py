@@ -99,8 +99,8 @@ def test_jobs_that_failed_are_sent_again_and_done_ones_are_not(
 def test_a_cancel_while_listing_ends_it(producer: Producer, client: "redis.Redis", faces: Path) -> None:
     tally = producer.enqueue(faces, on_tick=lambda tally: producer.enqueuer.cancel(tally.scan_id))
     ledger = read_ledger(producer.engine, tally.scan_id)
-    assert (ledger.scan_status, ledger.imbalance, ledger.cancelled) == ("cancelled", 0, 4)
-    assert len(messages(client)) == 1
+    assert (ledger.scan_status, ledger.imbalance, ledger.cancelled) == ("cancelled", 0, 8)
+    assert len(messages(client)) == 2
     assert work(producer, client) == []
 
 
@@ -115,8 +115,8 @@ def test_an_interrupted_listing_is_named_so_and_what_was_sent_is_kept(
     with pytest.raises(KeyboardInterrupt):
         producer.enqueuer.enqueue(Scan([str(faces)]), target, tally, interrupt)
     ledger = read_ledger(producer.engine, tally.scan_id)
-    assert (ledger.scan_status, ledger.queued, ledger.imbalance) == ("interrupted", 4, 0)
-    assert len(work(producer, client)) == 4
+    assert (ledger.scan_status, ledger.queued, ledger.imbalance) == ("interrupted", 8, 0)
+    assert len(work(producer, client)) == 8
 
 
 def test_waiting_ends_when_nothing_is_pending(producer: Producer, client: "redis.Redis", faces: Path) -> None:
@@ -148,10 +148,10 @@ def test_a_job_that_was_booked_but_not_sent_is_found_by_a_retry(
     producer = make_producer()
     tally = Tally(scan_id=1)
     ledger = read_ledger(producer.engine, tally.scan_id)
-    assert (ledger.scan_status, ledger.queued, ledger.imbalance) == ("interrupted", 4, 0)
-    assert len(producer.retry(tally)) == 1
-    assert len(work(producer, client)) == 4
-    assert producer.enqueue(faces).sent == 6
+    assert (ledger.scan_status, ledger.queued, ledger.imbalance) == ("interrupted", 8, 0)
+    assert len(producer.retry(tally)) == 2
+    assert len(work(producer, client)) == 8
+    assert producer.enqueue(faces).sent == 2
 
 
 def test_the_jobs_of_models_wait_in_queues_of_their_own(

@@ -12,11 +12,13 @@ from sqlalchemy import Engine, delete, select, update
 from core.errors import DatabaseError, MessageError, UsageError
 from core.images import ImageRef
 from core.manifest import Calibration
-from core.verdicts import Status
+from core.verdicts import Outcome, Status
 from db import schema
+from db.filters import Filter
 from db.ledger import Ledger, latest_scan, longest_job_seconds, read_ledger, stuck_jobs, verify_scan
-from db.queries import Filter, count_verdicts, find_model, list_verdicts, scored_fingerprints
+from db.queries import estimate_verdicts, find_model, list_verdicts, scored_fingerprints
 from tests.integration.builders import Books, failed, job_of, manifest, refs, report, scored, write
+from tests.integration.commands import HOSTILE
 
 NewBooks = Callable[..., Books]
 
@@ -33,7 +35,7 @@ def test_the_books_balance_at_every_step(books: Books, engine: Engine) -> None:
     ledger = balanced(engine, books)
     assert (ledger.scan_status, ledger.listed, ledger.is_complete) == ("listing", 0, False)
 
-    books.store.record_listing(books.scan_id, None, skipped=2)
+    books.store.record_listing(books.scan_id, [], skipped=2)
     done, lost, dropped, waiting = (books.queue(refs(10, start=10 * number)) for number in range(4))
     ledger = balanced(engine, books)
     assert (ledger.listed, ledger.skipped, ledger.queued, ledger.pending) == (42, 2, 40, 40)
@@ -67,7 +69,7 @@ def test_saving_a_job_again_changes_nothing(books: Books, engine: Engine) -> Non
     books.store.save_job(job, [scored(ref) for ref in job.images], report(books.model))
     after = balanced(engine, books)
     assert (after.listed, after.ok) == (before.listed, before.ok)
-    assert count_verdicts(engine, Filter()) == 5
+    assert estimate_verdicts(engine, Filter()) == (5, False)
 
 
 def test_a_verdict_holds_what_the_worker_knows(books: Books, engine: Engine) -> None:
@@ -105,7 +107,7 @@ def test_outcomes_that_are_not_those_of_the_images_are_refused(change: str, book
     wrong = {"fewer": right[:2], "more": [*right, right[0]], "swapped": right[::-1], "other": [*right[:2], stranger]}
     with pytest.raises(ValueError, match=job.id):
         books.store.save_job(job, wrong[change], report(books.model))
-    assert count_verdicts(engine, Filter()) == 0
+    assert estimate_verdicts(engine, Filter()) == (0, False)
     assert balanced(engine, books).queued == 3
 
 
@@ -113,7 +115,33 @@ def test_an_image_that_stands_twice_in_a_job_is_counted_twice_and_has_one_verdic
     (ref,) = refs(1)
     books.save([scored(ref), scored(ref), scored(refs(2)[1])])
     assert balanced(engine, books).ok == 3
-    assert count_verdicts(engine, Filter()) == 2
+    assert estimate_verdicts(engine, Filter()) == (2, False)
+
+
+def test_what_is_saved_comes_back_to_the_bit(books: Books, engine: Engine) -> None:
+    names = (*HOSTILE, "\\u0000 is no NUL.jpg", "\\x00.jpg", "\u2028\U0001f600.jpg", "%(uri)s :uri ?.jpg", "x" * 4000)
+    scores = (0.1 + 0.2, 5e-324, 1 - 2**-53, 0.0, 1.0)
+    images = [ImageRef(f"/faces/{name}", f'"{name}"', 2**63 - 1) for name in names]
+    outcomes = [
+        Outcome(ref, Status.OK, scores[number % 5], ref.uri, bytes(range(number, number + 16)), 1, 2**31 - 1, -(2**63))
+        for number, ref in enumerate(images)
+    ]
+    before = datetime.now(UTC)
+    job = books.save(outcomes)
+    with engine.connect() as connection:
+        rows = connection.execute(select(schema.verdict, schema.image).join(schema.image)).all()
+    found = {
+        row.uri: Outcome(
+            ImageRef(row.uri, row.fingerprint, row.size_bytes), Status(row.status), row.p_real, row.reason,
+            bytes(row.digest), row.width, row.height, row.phash,
+        )
+        for row in rows
+    }  # fmt: skip
+    assert found == {of.ref.uri: of for of in outcomes}
+    for row in rows:
+        assert bytes(row.image_id) == bytes(row.id) == found[row.uri].ref.id
+        assert (row.model_id, row.scan_id, row.job_id) == (books.model.id, books.scan_id, job.id)
+        assert before <= row.scored_at <= datetime.now(UTC)
 
 
 def test_two_scans_over_the_same_images_both_balance(new_books: NewBooks, engine: Engine) -> None:
@@ -122,14 +150,14 @@ def test_two_scans_over_the_same_images_both_balance(new_books: NewBooks, engine
     second.save([scored(ref, 0.9) for ref in refs(5)])
     assert balanced(engine, first).ok == balanced(engine, second).ok == 5
     assert {row["p_real"] for row in list_verdicts(engine, Filter())} == {0.9}
-    assert count_verdicts(engine, Filter(scan_id=first.scan_id)) == 0
-    assert count_verdicts(engine, Filter(scan_id=second.scan_id)) == 5
+    assert estimate_verdicts(engine, Filter(scan_id=first.scan_id)) == (0, False)
+    assert estimate_verdicts(engine, Filter(scan_id=second.scan_id)) == (5, False)
 
 
 def test_two_models_have_a_verdict_each_on_an_image(new_books: NewBooks, engine: Engine) -> None:
     new_books("one").save([scored(ref, 0.1) for ref in refs(3)])
     new_books("two").save([scored(ref, 0.9) for ref in refs(3)])
-    assert count_verdicts(engine, Filter()) == 6
+    assert estimate_verdicts(engine, Filter()) == (6, False)
 
 
 def test_overlapping_jobs_that_are_saved_at_once_wait_for_each_other(books: Books, engine: Engine) -> None:
@@ -145,7 +173,7 @@ def test_overlapping_jobs_that_are_saved_at_once_wait_for_each_other(books: Book
     with ThreadPoolExecutor(2) as threads:
         for future in [threads.submit(save, number) for number in (0, 1)]:
             future.result(60)
-    assert count_verdicts(engine, Filter()) == 60
+    assert estimate_verdicts(engine, Filter()) == (60, False)
     assert balanced(engine, books).ok == 6 * 80
 
 
@@ -274,7 +302,7 @@ def test_a_cancel_drops_what_no_worker_has_begun_and_ends_the_listing(books: Boo
     ledger = balanced(engine, books)
     assert (ledger.scan_status, ledger.cancelled, ledger.running, ledger.ok) == ("cancelled", 12, 2, 1)
     assert books.store.begin_job(queued.id, "worker@host").is_over
-    assert not books.store.record_listing(books.scan_id, job_of(refs(3), books.scan_id), skipped=1)
+    assert not books.store.record_listing(books.scan_id, [job_of(refs(3), books.scan_id)], skipped=1)
     books.store.finish_scan(books.scan_id, "listed", ignored=0)
     books.store.save_job(running, [scored(ref) for ref in running.images], report(books.model))
     ledger = balanced(engine, books)
@@ -286,7 +314,7 @@ def test_what_is_scored_already_is_known_by_its_fingerprint(books: Books, engine
     images = refs(1200)
     books.save([scored(ref) for ref in images[:600]] + [failed(ref) for ref in images[600:1100]])
     found = scored_fingerprints(engine, books.model.id, images)
-    assert found == {ref.id: ref.fingerprint for ref in images[:1100]}
+    assert found == {ref.uri: ref.fingerprint for ref in images[:1100]}
     assert len(scored_fingerprints(engine, books.model.id, images, only_ok=True)) == 600
     assert scored_fingerprints(engine, "0" * 32, images) == {}
 
@@ -304,5 +332,5 @@ def test_the_fault_of_a_database_is_one_line_about_it(books: Books, engine: Engi
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP VIEW labelled_verdict")
     with pytest.raises(DatabaseError, match="labelled_verdict") as caught:
-        count_verdicts(engine, Filter(under=("/faces/",)))
+        estimate_verdicts(engine, Filter(under=("/faces/",)))
     assert "\n" not in str(caught.value)
