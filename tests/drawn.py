@@ -63,4 +63,4 @@ def make_bright_artifact(
     network = small_model(mean_of)
     weights = np.full((3, 1), slope / 3, np.float32)
     network.layers[-1].set_weights([weights, np.array([offset - slope / 2], np.float32)])
-    return save_network(network, settings, name=name, preprocess="rgb-area", trained=True, source="tests")
+    return save_network(network, settings, name=name, preprocess="rgb-scaled", trained=True, source="tests")

@@ -67,7 +67,7 @@ def test_scores_are_those_that_serving_gives(folder: Path, faces: Path) -> None:
     predictor = load_predictor(folder, batch_size=16)
     samples = read_samples(faces)
     served = [
-        predictor.predict(decode(sample.path.read_bytes(), "rgb-area", max_pixels=10**6).pixels[None])[0]
+        predictor.predict(decode(sample.path.read_bytes(), "rgb-scaled", max_pixels=10**6).pixels[None])[0]
         for sample in samples
     ]
     scored = score(predictor, samples, load_settings(), doing="scoring", changes=CHANGES)
@@ -193,7 +193,7 @@ def test_a_limit_draws_the_same_images_of_each_class_every_time(faces: Path) -> 
 def test_the_report_is_one_file_that_names_what_was_evaluated(found: Evaluation, tmp_path: Path) -> None:
     write_report(found, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    for shown in (found.manifest.id, found.manifest.sha256, found.data, "rgb-area", "tensorflow", "diffusion"):
+    for shown in (found.manifest.id, found.manifest.sha256, found.data, "rgb-scaled", "tensorflow", "diffusion"):
         assert shown in page
     assert f"{found.metrics.accuracy.value:.3f}" in page
     assert page.count("<svg") == 4

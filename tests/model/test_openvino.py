@@ -110,7 +110,7 @@ def test_auto_on_a_cpu_is_openvino_in_a_precision_that_passes(
     monkeypatch.setattr(predictor, "has_gpu", lambda: False)
     chosen = load(bright, cache, "auto", "auto")
     assert chosen.engine == "openvino"
-    assert check_parity(chosen, sample_pixels("rgb-area")) <= MAX_DRIFT
+    assert check_parity(chosen, sample_pixels("rgb-scaled")) <= MAX_DRIFT
 
 
 def test_auto_without_a_cache_or_with_a_gpu_is_tensorflow(
