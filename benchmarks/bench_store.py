@@ -106,10 +106,10 @@ def _measure_filled(
 ) -> dict[str, object]:
     with lab.scratch() as folder:
         url = _new_database(database, folder)
-        engine = make_engine(load_settings(database_url=url))
         started = time.perf_counter()
-        uri = fill(engine, options.verdicts)
+        uri = fill(url, options.verdicts)
         seconds = time.perf_counter() - started
+        engine = make_engine(load_settings(database_url=url))
         sizes = database.sizes(engine)
         engine.dispose()
         commands = {text: [uri if word == "URI" else word for word in text.split()] for text in COMMANDS}

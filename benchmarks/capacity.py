@@ -2,7 +2,8 @@
 
     python benchmarks/capacity.py [--results DIR] [--page FILE]
 
-Each figure of that page is made here, from the results alone; run it again after ``bench_scale.py``.
+Each figure of that page is made here, from the results alone: of all shapes, with SQLite and PostgreSQL. Run it again
+after ``bench_scale.py``.
 """
 
 import argparse
@@ -34,6 +35,7 @@ class Costs:
     job_size: int
     v: float
     d: float
+    u: float
     c: float
     q: float
     p: float
@@ -49,6 +51,7 @@ class Costs:
 TEXTS = {
     "v": "CPU seconds of Valkey for 10^6 images, enqueued and drained",
     "d": "CPU seconds of PostgreSQL for 10^6 images, likewise",
+    "u": "CPU seconds of the worker processes, likewise",
     "c": "commands to Valkey for a job",
     "q": "bytes of Valkey for a queued image",
     "p": "images/s that one producer enqueues",
@@ -71,11 +74,11 @@ class Results:
             {(row["database"], row["shape"], row.get("job_size")): row for row in self.all[name]}
             for name in ("rows", "enqueue", "storage")
         )
-        self.shapes = sorted({shape for _, shape, _ in self.rows}, key=_processes)
+        self.shapes = sorted({shape for _, shape, _ in self.rows}, key=lambda name: (_processes(name), _nodes(name)))
         self.job_sizes = sorted({job_size for _, _, job_size in self.rows})
 
     def unhindered(self) -> str:
-        """Return the largest shape that left the machine some of its cores, with PostgreSQL."""
+        """Return the largest shape, and of these the one of most nodes, that left the machine some of its cores."""
         limit = ROOM * self.all["machine"]["cores"]
         free = [
             shape
@@ -93,6 +96,7 @@ class Results:
             job_size=job_size,
             v=row["valkey_cpu"] + enqueued["valkey_cpu"],
             d=row["database_cpu"] + enqueued["database_cpu"],
+            u=row["node_cpu"] + row["child_cpu"],
             c=row["commands_per_job"],
             q=enqueued["queue_bytes"],
             p=enqueued["images_per_second"],
@@ -102,7 +106,7 @@ class Results:
             w=held["log_bytes"],
             f=self.storage["sqlite", shape, None]["tables_bytes"],
             k=held["database_connections"] / _processes(shape),
-            b=held["broker_connections"] / int(shape.partition("x")[0]),
+            b=held["broker_connections"] / _nodes(shape),
         )
 
 
@@ -134,6 +138,7 @@ def carried(costs: Sequence[Costs]) -> Table:
         ("commands/s to Valkey", "R c / J", lambda rate, some: rate * some.c / some.job_size),
         ("cores of Valkey, which has one", "R v / 10^6", lambda rate, some: rate * some.v / MILLION),
         ("cores of PostgreSQL", "R d / 10^6", lambda rate, some: rate * some.d / MILLION),
+        ("cores of workers, but for decoding and engine", "R u / 10^6", lambda rate, some: rate * some.u / MILLION),
         ("rows/s written", "2 R", lambda rate, _: 2 * rate),
         ("commits/s of workers", "2 R / J", lambda rate, some: 2 * rate / some.job_size),
         ("MB/s of write-ahead log", "R w / 10^6", lambda rate, some: rate * some.w / MILLION),
@@ -171,9 +176,14 @@ def totals(costs: Sequence[Costs], most_connections: str) -> Table:
     return table + [[text, f"`{arithmetic}`", *(n(value(some)) for some in costs)] for text, arithmetic, value in rows]
 
 
-def limits(costs: Sequence[Costs]) -> Table:
+def limits(costs: Sequence[Costs], cores: int) -> Table:
     """Return the table of the images/s at which each shared part is used up, the first one first."""
     parts: list[tuple[str, str, Callable[[Costs], float]]] = [
+        (
+            f"the {cores} cores of this machine, by everything",
+            f"{cores} * 10^6 / (v + d + u)",
+            lambda some: cores * MILLION / (some.v + some.d + some.u),
+        ),
         ("one producer", "p", lambda some: some.p),
         ("one core of PostgreSQL", "10^6 / d", lambda some: MILLION / some.d),
         ("16 cores of PostgreSQL", "16 * 10^6 / d", lambda some: 16 * MILLION / some.d),
@@ -189,8 +199,9 @@ def renew(page: str, results: Results) -> str:
     costs = [results.costs(job_size) for job_size in results.job_sizes]
     found, machine = results.all, results.all["machine"]
     source = (
-        f"{found['rounds']} rounds on {machine['cores']} cores of {machine['cpu']}, {found['measured_at'][:10]}; an "
-        f"engine of {n(found['rate'])} images/s in batches of {found['batch']}, names of {found['uri_bytes']} bytes, "
+        f"{found['rounds']} round{'s' if found['rounds'] > 1 else ''} on {machine['cores']} cores of {machine['cpu']}, "
+        f"{found['measured_at'][:10]}; an engine of {n(found['rate'])} images/s in batches of {found['batch']}, "
+        f"names of {found['uri_bytes']} bytes, "
         f"PostgreSQL {found['databases']['postgresql']['server_version']} and Valkey as they come. Costs are those of "
         f"{results.unhindered().replace('x', ' x ')} processes."
     )
@@ -200,7 +211,7 @@ def renew(page: str, results: Results) -> str:
         "measured": _markdown(measured(costs)),
         "carried": _markdown(carried(costs)),
         "totals": _markdown(totals(costs, found["databases"]["postgresql"]["max_connections"])),
-        "limits": _markdown(limits(costs)),
+        "limits": _markdown(limits(costs, machine["cores"])),
     }
     for name, text in parts.items():
         page, times = re.subn(rf"(<!-- {name} -->\n).*?(<!-- end -->)", rf"\g<1>{text}\n\g<2>", page, flags=re.DOTALL)
@@ -215,9 +226,12 @@ def n(value: float) -> str:
     return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:g}"
 
 
+def _nodes(shape: str) -> int:
+    return int(shape.partition("x")[0])
+
+
 def _processes(shape: str) -> int:
-    nodes, _, children = shape.partition("x")
-    return int(nodes) * int(children)
+    return _nodes(shape) * int(shape.partition("x")[2])
 
 
 def _markdown(table: Table, texts: int = 2) -> str:

@@ -8,11 +8,13 @@ scored every tenth job, too.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import islice
+from multiprocessing import get_context
 
 import numpy as np
 from saving import MODEL, OLD_MODEL
@@ -20,8 +22,10 @@ from sqlalchemy import Engine, Table, select, text
 
 from core.images import ImageRef
 from core.jobs import Job
+from core.settings import load_settings
 from core.verdicts import Status
 from db import schema
+from db.engine import make_engine
 from db.store import Store
 
 JOB_SIZE = 256
@@ -66,8 +70,14 @@ VERDICT = (
 )  # fmt: skip
 
 
-def fill(engine: Engine, verdicts: int) -> str:
+def fill(url: str, verdicts: int) -> str:
     """Fill a database that has tables and no rows, and return the URI of one of its images."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:  # whose memory is free again afterwards
+        return process.submit(_fill, url, verdicts).result()
+
+
+def _fill(url: str, verdicts: int) -> str:
+    engine = make_engine(load_settings(database_url=url))
     store = Store(engine)
     for model in (OLD_MODEL, MODEL):
         store.register_model(model)

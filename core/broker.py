@@ -20,6 +20,7 @@ QUEUE_PREFIX = "facesieve."
 UNACKED_KEY = "unacked"  # kombu's hash of delivered, not yet acknowledged messages
 CONNECT_SECONDS = 5.0
 DEFAULT_VISIBILITY_SECONDS = 600
+INSPECT_SECONDS = 1.0
 SCHEMES = ("redis://", "rediss://", "redis+socket://")
 
 
@@ -159,8 +160,8 @@ def queued_messages(client: "redis.Redis", model: str) -> int:
     return int(waiting)
 
 
-def held_jobs(client: "redis.Redis", model: str) -> set[str]:
-    """Return the ids of all jobs of a model whose messages Redis holds, waiting or being run.
+def held_jobs(client: "redis.Redis", model: str) -> tuple[set[str], set[str]]:
+    """Return the ids of all jobs of a model whose messages wait in Redis, and of those that were given to a worker.
 
     Backpressure bounds how many there are, so that they can be read in one go.
     """
@@ -169,7 +170,20 @@ def held_jobs(client: "redis.Redis", model: str) -> set[str]:
     both.hvals(UNACKED_KEY)
     waiting, unacked = both.execute()
     # A delivered message is kept as [message, exchange, routing key].
-    return {_job_id(text) for text in waiting} | {_job_id(text, delivered=True) for text in unacked}
+    return {_job_id(text) for text in waiting}, {_job_id(text, delivered=True) for text in unacked}
+
+
+def claimed_jobs(app: Celery) -> set[str] | None:
+    """Return the ids of the jobs that workers say they have; None if no worker answers within a second.
+
+    A worker that lost its connection has forgotten what it had not begun, while Redis still counts it as delivered.
+    """
+    with translated(app.conf.broker_url):
+        inspect = app.control.inspect(timeout=INSPECT_SECONDS)
+        answers = [inspect.active(), inspect.reserved()]
+    if not all(answers):
+        return None
+    return {task["id"] for answer in answers for tasks in answer.values() for task in tasks}
 
 
 def _job_id(text: bytes, *, delivered: bool = False) -> str:

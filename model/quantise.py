@@ -106,7 +106,7 @@ def _write_int8(trial: Path, manifest: Manifest, samples: Sequence[Sample], sett
     openvino = import_openvino()
     with needs_extra("quantise"):
         import nncf
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # its own function would silence our handlers, too
     images = [
         decode(sample.path.read_bytes(), manifest.preprocess, max_pixels=settings.max_pixels).pixels
         for sample in samples

@@ -10,7 +10,7 @@ import redis
 from celery import Celery
 from sqlalchemy import Engine
 
-from core.broker import held_jobs, queued_messages, send_job, translated
+from core.broker import claimed_jobs, held_jobs, queued_messages, send_job, translated
 from core.images import ImageRef
 from core.jobs import Job
 from core.settings import Settings
@@ -108,9 +108,11 @@ class Enqueuer:
                 yield job
 
     def stuck(self, scan_id: int, model: str, *, failed: bool) -> list[str]:
-        """Return the jobs of a scan whose messages Redis has lost, and those that failed, if asked for."""
+        """Return the jobs of a scan that Redis or a worker has lost, and those that failed, if asked for."""
         with translated(self._app.conf.broker_url):
-            held = held_jobs(self._client, model)
+            waiting, delivered = held_jobs(self._client, model)
+        claimed = claimed_jobs(self._app) if delivered else set()
+        held = waiting | (delivered if claimed is None else delivered & claimed)
         return stuck_jobs(self._engine, scan_id, held, failed=failed)
 
     def resend(self, job_id: str) -> Job | None:

@@ -1,17 +1,19 @@
 """A command that waits looks after what it waits for."""
 
+import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
-from core.broker import connect, open_broker
+from core.broker import UNACKED_KEY, connect, open_broker, queue_name
 from db import schema
 from db.ledger import read_ledger
-from tests.e2e.conftest import Site, stop, wait_for, write_images
+from tests.e2e.conftest import MODEL, Site, children_of, stop, wait_for, write_images
 
 pytestmark = pytest.mark.tensorflow
 
@@ -48,6 +50,21 @@ def test_a_run_sends_again_what_its_broker_lost(site: Site, tmp_path: Path) -> N
 
     assert run.wait(120) == 0, site.log()
     site.ok("db", "verify", "--complete")
+
+
+def test_a_job_that_was_delivered_but_that_no_worker_has_is_sent_again(site: Site, tmp_path: Path) -> None:
+    """As after a lost connection: the worker has forgotten what it had not begun."""
+    write_images(tmp_path / "faces", 20)
+    with open_broker(site.settings) as url, connect(url) as client:
+        site.ok("producer", "enqueue", tmp_path / "faces")
+        message = client.rpop(queue_name(MODEL)).decode()
+        client.hset(UNACKED_KEY, "tag", json.dumps([json.loads(message), "", queue_name(MODEL)]))
+        client.zadd(f"{UNACKED_KEY}_index", {"tag": time.time()})
+        assert "0 jobs" in site.ok("producer", "retry"), "without a worker nobody can tell"
+        with site.worker() as worker:
+            wait_for(lambda: children_of(worker.pid) and "is ready" in site.log(), "the worker")
+            assert "1 jobs with 20 images sent again" in site.ok("producer", "retry")
+            wait_for(lambda: read_ledger(site.engine, 1).is_complete, "the end of the scan")
 
 
 def test_a_run_goes_on_when_the_worker_that_it_found_is_stopped(site: Site, tmp_path: Path) -> None:
