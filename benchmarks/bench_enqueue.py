@@ -65,8 +65,7 @@ def main() -> None:
         for name, database in databases.items():
             _measure_database(found, name, database.make(folder), (broker.url, client), files, options)
     rows = [
-        {"database": name, "what": what, "images": images}
-        | {column: lab.median(taken[column]) if taken[column] else None for column in COLUMNS}
+        {"database": name, "what": what, "images": images} | lab.medians(taken, COLUMNS)
         for (name, what, images), taken in found.items()
     ]
     facts = {name: {"settings": database.settings} for name, database in databases.items()}

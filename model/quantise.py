@@ -19,9 +19,10 @@ from core.manifest import Manifest
 from core.settings import Settings
 from model.artifact import verify
 from model.data import Sample, Split, read_samples
+from model.feed import serving_pixels
 from model.openvino_engine import GRAPHS, converted_folder
 from model.predictor import load_predictor
-from model.preprocess import decode, scale
+from model.preprocess import scale
 from model.runtime import import_openvino, needs_extra
 from model.scoring import Scored, score
 
@@ -87,7 +88,7 @@ def quantise(folder: Path, data: Path, settings: Settings, *, split: Split | Non
     with TemporaryDirectory(dir=settings.cache_dir, prefix=".int8-") as scratch:
         trial = converted_folder(manifest, Path(scratch))
         copytree(kept, trial, ignore=ignore_patterns("*.blob"))
-        _write_int8(trial, manifest, samples[:number], settings)
+        _write_int8(trial, manifest, samples[:number])
         int8 = load_predictor(folder, engine="openvino", precision="int8", cache=Path(scratch))
         found = score(int8, samples[number:], settings, doing="scoring in int8")
         result = _compare(manifest.name, expected, found)
@@ -102,17 +103,14 @@ def quantise(folder: Path, data: Path, settings: Settings, *, split: Split | Non
     return result
 
 
-def _write_int8(trial: Path, manifest: Manifest, samples: Sequence[Sample], settings: Settings) -> None:
+def _write_int8(trial: Path, manifest: Manifest, samples: Sequence[Sample]) -> None:
     openvino = import_openvino()
     with needs_extra("quantise"):
         import nncf
     logging.getLogger("nncf").setLevel(logging.ERROR)  # its own function would silence our handlers, too
-    images = [
-        decode(sample.path.read_bytes(), manifest.preprocess, max_pixels=settings.max_pixels).pixels
-        for sample in samples
-    ]
+    images = serving_pixels(samples, manifest.preprocess)
     # NNCF averages the extremes of the batches: those of single images would cut off what a few of them reach.
-    batches = [scale(np.stack(images[start : start + BATCH])) for start in range(0, len(images), BATCH)]
+    batches = [scale(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
     network = openvino.Core().read_model(trial / GRAPHS["float32"])
     with redirect_stdout(sys.stderr):  # where its progress bars belong
         int8 = nncf.quantize(
