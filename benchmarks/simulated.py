@@ -11,6 +11,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -101,6 +102,10 @@ class SimulatedFetcher:
     """Makes up what reading and decoding an image would have found."""
 
     def __init__(self, *_: object, **_others: object) -> None: ...
+
+    def job(self, _images: Sequence[ImageRef]) -> AbstractContextManager[None]:
+        """Read nothing ahead."""
+        return nullcontext()
 
     def __call__(self, ref: ImageRef) -> Fetched:
         """Return a digest and a hash that differ between images, as real ones do, and no pixels worth the name."""

@@ -16,15 +16,17 @@ class ImageRef:
     """One image that was listed, without its pixels.
 
     Attributes:
-        uri: an absolute path, or a URI with a scheme. A path that is not valid UTF-8 is written as a
-            percent-encoded ``file://`` URI, so that every name survives JSON and SQL.
-        fingerprint: identity of the content: ``size-mtime`` (bytes, nanoseconds) of a file, the ETag of an object.
+        uri: see ``core.uris``; every name survives JSON and SQL.
+        fingerprint: identity of the content: ``size-mtime`` (bytes, nanoseconds) of a file, the ETag of an object;
+            empty if it could not be looked at.
         size_bytes: size when listed.
+        offset: where its bytes begin in the tar that it is a member of; None for any other image.
     """
 
     uri: str
     fingerprint: str
     size_bytes: int
+    offset: int | None = None
 
     @property
     def id(self) -> bytes:

@@ -12,7 +12,8 @@ from core.images import ImageRef
 
 T = TypeVar("T")
 
-MESSAGE_VERSION = 1
+#: 2 can say where a member of a tar begins. Written only where it is needed, so that older workers go on.
+MESSAGE_VERSIONS = (1, 2)
 MAX_IMAGES = 10_000  # a larger job would not fit a visibility timeout on a slow CPU
 MAX_URI_LENGTH = 16_384  # PATH_MAX of 4,096 bytes, each of which percent-encoding may triple
 MAX_SIZE = 2**63 - 1  # of a file, in bytes; also what SQL can count to
@@ -39,12 +40,15 @@ class Job:
     def to_payload(self) -> dict[str, Any]:
         """Return the JSON object that travels."""
         return {
-            "version": MESSAGE_VERSION,
+            "version": 1 if all(ref.offset is None for ref in self.images) else 2,
             "id": self.id,
             "scan_id": self.scan_id,
             "model": self.model,
             "model_id": self.model_id,
-            "images": [[ref.uri, ref.fingerprint, ref.size_bytes] for ref in self.images],
+            "images": [
+                [ref.uri, ref.fingerprint, ref.size_bytes, *([] if ref.offset is None else [ref.offset])]
+                for ref in self.images
+            ],
         }
 
     @classmethod
@@ -61,9 +65,9 @@ class Job:
         if not isinstance(payload, Mapping):
             raise MalformedMessageError(f"message is {type(payload).__name__}, expected a JSON object")
         version = payload.get("version")
-        if type(version) is not int or version != MESSAGE_VERSION:
+        if type(version) is not int or version not in MESSAGE_VERSIONS:
             raise MessageVersionError(
-                f"message has version {version!r:.40}, this worker reads version {MESSAGE_VERSION}: "
+                f"message has version {version!r:.40}, this worker reads versions {MESSAGE_VERSIONS}: "
                 "run the same facesieve release on producers and workers"
             )
         try:
@@ -93,10 +97,12 @@ def _read_images(rows: object) -> tuple[ImageRef, ...]:
     return tuple(_read_image(*row) for row in rows)
 
 
-def _read_image(uri: object, fingerprint: object, size_bytes: object) -> ImageRef:
-    ref = ImageRef(_text(uri), _text(fingerprint), _checked(size_bytes, int))
-    if not ref.uri or not 0 <= ref.size_bytes <= MAX_SIZE:
-        raise ValueError(f"image {ref.uri!r:.80} has no URI or an impossible size")
+def _read_image(uri: object, fingerprint: object, size_bytes: object, offset: object = None) -> ImageRef:
+    ref = ImageRef(
+        _text(uri), _text(fingerprint), _checked(size_bytes, int), None if offset is None else _checked(offset, int)
+    )
+    if not ref.uri or not 0 <= ref.size_bytes <= MAX_SIZE or not 0 <= (ref.offset or 0) <= MAX_SIZE:
+        raise ValueError(f"image {ref.uri!r:.80} has no URI, or an impossible size or offset")
     return ref
 
 

@@ -10,9 +10,12 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.errors import SettingsError
+from core.uris import BUCKET_SCHEMES, Roots, is_remote
 
 PREFIX = "FACESIEVE_"
 EMBEDDED = "embedded"
+#: ``:`` between roots, but neither that of a scheme nor that of a port.
+_ROOT_SEPARATOR = re.compile(rf"{re.escape(os.pathsep)}(?!//|[0-9]{{1,5}}(?:/|:|$))")
 
 
 class Settings(BaseSettings):
@@ -31,8 +34,9 @@ class Settings(BaseSettings):
     database_url: str = Field(default="", repr=False)
     #: Name of an artifact, or path of its folder.
     model: str = "face-efficientnet"
-    #: Folders that workers may read; separated by ``:`` in the environment.
-    roots: Annotated[tuple[Path, ...], NoDecode] = (Path("/"),)
+    #: Folders, and beginnings of URIs, that workers may read; separated by ``:`` in the environment. Addresses that are
+    #: not public are read only if a root names the host.
+    roots: Annotated[Roots, NoDecode] = (Path("/"), *BUCKET_SCHEMES, "https://")
     #: Images in a message. 256 take one to twenty seconds: long against a commit, short against a redelivery.
     job_size: int = Field(default=256, ge=1, le=10_000)
     #: Images in a forward pass; 0 means what suits the engine.
@@ -45,6 +49,8 @@ class Settings(BaseSettings):
     max_bytes: int = Field(default=256 * 2**20, ge=1)
     #: Threads that decode in one worker process; 0 means one for each core it may use.
     decode_threads: int = Field(default=0, ge=0)
+    #: Images of buckets and the web that one worker process reads at once: as many as hide the latency.
+    read_threads: int = Field(default=32, ge=1, le=1024)
     #: A job whose worker was lost this often is given up and named failed.
     max_losses: int = Field(default=5, ge=1)
     #: Seconds after which an unacknowledged job goes to another worker; 0 means from the measured job time.
@@ -57,16 +63,21 @@ class Settings(BaseSettings):
     @field_validator("roots", mode="before")
     @classmethod
     def _split_roots(cls, value: Any) -> Any:
-        return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
+        return tuple(filter(None, _ROOT_SEPARATOR.split(value))) if isinstance(value, str) else value
 
     @field_validator("roots", mode="after")
     @classmethod
-    def _resolve_roots(cls, roots: tuple[Path, ...]) -> tuple[Path, ...]:
+    def _resolve_roots(cls, roots: Roots) -> Roots:
         if not roots:
             raise ValueError("name at least one folder")
+        remote = [str(root) for root in roots if "://" in str(root)]
+        for root in remote:
+            if not is_remote(root):
+                raise ValueError(f"{root} is no folder and has none of the schemes s3, gs, az, https, http")
         # As named, to compare names in messages with, and resolved, to compare the files behind them with.
-        named = [Path(os.path.abspath(root.expanduser())) for root in roots]  # noqa: PTH100
-        return tuple(dict.fromkeys([*named, *(root.resolve() for root in named)]))
+        folders = [Path(root).expanduser() for root in roots if "://" not in str(root)]
+        named = [Path(os.path.abspath(folder)) for folder in folders]  # noqa: PTH100
+        return tuple(dict.fromkeys([*named, *(folder.resolve() for folder in named), *remote]))
 
     @field_validator("data_dir", mode="before")
     @classmethod

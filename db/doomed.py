@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 from core.errors import ImageError
-from core.storage import uri_to_path
+from core.uris import uri_to_path
 from core.verdicts import Status
 from db import schema
 from db.ledger import chunks

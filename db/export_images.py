@@ -12,8 +12,9 @@ from typing import Any
 from sqlalchemy import Row, func, select
 
 from core.errors import ImageError, StorageError, UsageError
+from core.files import locate_file
 from core.settings import Settings
-from core.storage import locate_image, read_image
+from core.storage import read_image
 from core.verdicts import Status
 from db.export import Placed, Selection
 from db.filters import VIEW
@@ -93,7 +94,7 @@ def link_image(uri: str, settings: Settings) -> Callable[[Path], None]:
     Raises:
         ImageError: it is gone, or not to be read.
     """
-    path = locate_image(uri, roots=settings.roots)
+    path = locate_file(uri, roots=settings.roots)
     if not os.path.isfile(path):  # noqa: PTH113 - pathlib has no business with undecodable names
         raise ImageError(Status.NOT_FOUND, "the file is gone")
     return partial(os.symlink, path)

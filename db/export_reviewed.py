@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from sqlalchemy import Engine, func, select
 
 from core.errors import ImageError, UsageError
-from core.storage import uri_to_path
+from core.uris import uri_to_path
 from core.verdicts import Status
 from db import schema
 from db.engine import translated

@@ -13,7 +13,7 @@ from PIL import Image
 
 from core.errors import ImageError
 from core.settings import Settings
-from core.storage import uri_to_path
+from core.uris import uri_to_path
 from db.thumbnails import to_data_uri
 
 COMMAND = (sys.executable, "-m", "model")

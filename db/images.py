@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, select
 
 from core.errors import UsageError
 from core.images import ImageRef
-from core.storage import path_to_uri
+from core.uris import path_to_uri
 from db import schema
 from db.engine import translated
 from db.ledger import reading

@@ -19,7 +19,7 @@ from core.cli import printable
 from core.errors import ImageError, ModelError, UsageError
 from core.manifest import find_artifact, read_manifest
 from core.settings import Settings
-from core.storage import FILE_SCHEME, uri_to_path
+from core.uris import FILE_SCHEME, uri_to_path
 from db.charts import duration, rate_bars, score_bars
 from db.findings import BINS, MOMENTS, Findings, ScoringModel, read_findings
 from db.gallery import GENERATED, UNCERTAIN, Picture

@@ -23,7 +23,8 @@ from threadpoolctl import threadpool_limits
 
 from core.errors import ImageError, SourceError, StorageError
 from core.settings import Settings
-from core.storage import path_to_uri, read_image
+from core.storage import read_image
+from core.uris import path_to_uri
 from model.data import LABELS, Sample
 from model.preprocess import configure_cv2
 from model.traits import TRAITS, Trait, Value, measure

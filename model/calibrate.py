@@ -92,7 +92,7 @@ def calibrate(
         if not 0 < rate < 1:
             raise UsageError(f"{option} {rate} is not a share between 0 and 1")
     samples = read_samples(data, split=split)
-    predictor = load_predictor(folder, batch_size=settings.batch_size)
+    predictor = load_predictor(folder, precision="float32", batch_size=settings.batch_size)
     scored = score(predictor, samples, settings, doing="calibrating")
     (p_real,), is_real = scored.p_real.values(), scored.is_real
     slope, intercept = fit(is_real, p_real, method)

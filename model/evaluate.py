@@ -143,7 +143,7 @@ def evaluate(
         ModelError: the artifact cannot be used.
     """
     samples = draw(read_samples(data, split=split), limit)
-    predictor = load_predictor(folder, batch_size=settings.batch_size)
+    predictor = load_predictor(folder, precision="float32", batch_size=settings.batch_size)
     manifest = predictor.manifest
     changes = CHANGES if is_robustness_wanted else {AS_SERVED: CHANGES[AS_SERVED]}
     scored = score(predictor, samples, settings, doing="evaluating", changes=changes)

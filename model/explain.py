@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from core.errors import ModelError, UsageError
 from core.manifest import Manifest
 from core.settings import Settings
-from core.storage import path_to_uri, read_image
+from core.storage import read_image
+from core.uris import path_to_uri
 from model.artifact import verify
 from model.network import load_keras, load_network
 from model.preprocess import SIDE, decode, scale

@@ -7,6 +7,7 @@ import typer
 
 from core.cli import JsonOption, console, new_app, notice, print_json, read_settings, run
 from core.errors import FacesieveError
+from core.selection import Selection
 
 if TYPE_CHECKING:
     from producer.enqueue import Tally, Target
@@ -58,7 +59,7 @@ def enqueue(
     from producer.waiting import Waiter
 
     settings = read_settings(model=model, job_size=job_size)
-    scan = Scan(sources, include=include or (), exclude=exclude or (), limit=limit)
+    scan = Scan(sources, Selection(include=include or (), exclude=exclude or ()), limit=limit)
     with open_session(settings) as session:
         target = find_target(settings, session.engine, skip=_skip(force, retry_failures))
         if target.model_id is None:
@@ -111,7 +112,7 @@ def run_command(
     from producer.waiting import Waiter
 
     settings = read_settings(model=model, job_size=job_size, batch_size=batch_size)
-    scan = Scan(sources, include=include or (), exclude=exclude or (), limit=limit)
+    scan = Scan(sources, Selection(include=include or (), exclude=exclude or ()), limit=limit)
     options = [f"--gpus={gpus}", f"--engine={engine}", f"--precision={precision}"]
     options += [f"--slots={slots}"] if slots else []
     find_artifact(settings.model, settings)  # this machine does the work: better say now that it cannot

@@ -1,12 +1,14 @@
-"""Which files of a source are images: lazy listing with globs."""
+"""The images of some sources: one lazy listing."""
 
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
 from itertools import chain, islice
 
 from core.errors import SourceError
-from core.images import ImageRef, has_image_suffix
-from core.storage import Listing
+from core.images import ImageRef
+from core.selection import Selection
+from producer.sources import open_source
+
+ALL_IMAGES = Selection()
 
 
 class Scan:
@@ -15,37 +17,37 @@ class Scan:
     def __init__(
         self,
         sources: Sequence[str],
+        selection: Selection = ALL_IMAGES,
         *,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
         limit: int | None = None,
     ) -> None:
         """Check that every source can be listed, and look for a first image.
 
         Args:
-            sources: folders or files.
-            include: globs of files to take; empty means images by their suffixes.
-            exclude: globs of files to pass over, even if included.
+            sources: see ``producer.sources``.
+            selection: which of their images to take.
             limit: list at most so many images.
 
         Raises:
             SourceError: a source does not exist or cannot be listed, or there is no image at all.
         """
-        self._include = tuple(include)
-        self._exclude = tuple(exclude)
         seen: set[tuple[int, int]] = set()
-        listings = (Listing(source, self._is_wanted, seen) for source in sources)
+        listings = (open_source(source, selection, seen) for source in sources)
         self._listings = sorted(listings, key=lambda listing: listing.is_folder)  # files first, see _list
         images = self._list()
         first = next(images, None)
         if first is None:
-            ignored = f"; {self.ignored} files have other names, see --include" if self.ignored else ""
+            ignored = (
+                f"; {self.ignored} files were passed over, see --include"
+                if self.ignored
+                else ""
+            )
             raise SourceError(f"no images in {', '.join(sources)}{ignored}")
         self._images = islice(chain([first], images), limit)
 
     @property
     def ignored(self) -> int:
-        """Files passed over because of their names, so far."""
+        """Files passed over because the selection does not want them, so far."""
         return sum(listing.ignored for listing in self._listings)
 
     @property
@@ -66,15 +68,3 @@ class Scan:
                 if not listing.is_folder:
                     alone.add(ref.uri)
                 yield ref
-
-    def _is_wanted(self, path: str) -> bool:
-        if any(_matches(path, glob) for glob in self._exclude):
-            return False
-        if self._include:
-            return any(_matches(path, glob) for glob in self._include)
-        return has_image_suffix(path)
-
-
-def _matches(path: str, glob: str) -> bool:
-    """A glob without a slash is for the file's name, one with a slash for the path below the source."""
-    return fnmatchcase(path if "/" in glob else path.rpartition("/")[2], glob)

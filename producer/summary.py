@@ -12,7 +12,7 @@ from rich.text import Text
 from sqlalchemy import Engine
 
 from core.cli import print_json, printable
-from core.storage import FILE_SCHEME, path_to_uri
+from core.uris import FILE_SCHEME, path_to_uri
 from core.verdicts import Status
 from db.filters import Filter
 from db.ledger import Ledger, read_ledger

@@ -8,7 +8,7 @@ from random import Random
 from PIL import Image, ImageDraw
 
 from core.images import ImageRef
-from core.storage import path_to_uri
+from core.uris import path_to_uri
 from core.verdicts import Outcome, Status
 
 #: In place of `model explain`, which needs a network: draws a red picture of each image, but for some.

@@ -1,18 +1,19 @@
 """One image from its URI to pixels: read, digest, decode."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from core.errors import ImageError, StorageError
+from core.errors import ImageError
 from core.images import ImageRef
 from core.settings import Settings
-from core.storage import read_image
 from core.verdicts import Outcome, Status
 from model.preprocess import decode, difference_hash
+from worker.reading import ReadAhead
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ class Fetcher:
     def __init__(self, settings: Settings, preprocess: str) -> None:
         self._settings = settings
         self._preprocess = preprocess
+        self._reading = ReadAhead(settings)
+
+    def job(self, images: Sequence[ImageRef]) -> AbstractContextManager[None]:
+        """Read the images of a job ahead, within a ``with``."""
+        return self._reading.job(images)
 
     def __call__(self, ref: ImageRef) -> Fetched | Outcome:
         """Return the pixels of an image, or its failure.
@@ -55,18 +61,9 @@ class Fetcher:
         """
         digest = None
         try:
-            content = self._read(ref.uri)
+            content = self._reading.read(ref)
             digest = sha256(content).digest()[:16]
             image = decode(content, self._preprocess, max_pixels=self._settings.max_pixels)
         except ImageError as error:
             return Outcome(ref, error.status, reason=error.reason, digest=digest)
         return Fetched(ref, image.pixels, digest, image.width, image.height, difference_hash(image.pixels))
-
-    @retry(
-        retry=retry_if_exception_type(StorageError),
-        wait=wait_random_exponential(multiplier=0.2, max=5),
-        stop=stop_after_attempt(4),
-        reraise=True,
-    )
-    def _read(self, uri: str) -> bytes:
-        return read_image(uri, roots=self._settings.roots, max_bytes=self._settings.max_bytes)

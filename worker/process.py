@@ -13,7 +13,7 @@ from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_a
 from core.errors import DatabaseBusyError, DatabaseError, FacesieveError, ForbiddenPathError, MessageError
 from core.jobs import Job
 from core.settings import Settings
-from core.storage import is_named_inside
+from core.uris import is_named_inside
 from core.verdicts import Status
 from db.engine import open_engine
 from db.store import Delivery, RunReport, Store
@@ -85,8 +85,8 @@ class WorkerProcess:
         )
         self._predictor.warm_up()
         self._store = Store(open_engine(plan.settings))
-        fetcher = Fetcher(plan.settings, self._predictor.manifest.preprocess)
-        self._runner = Runner(fetcher, self._predictor, threads=plan.decode_threads)
+        self._fetcher = Fetcher(plan.settings, self._predictor.manifest.preprocess)
+        self._runner = Runner(self._fetcher, self._predictor, threads=plan.decode_threads)
 
     def run(self, message_id: str, payload: object) -> None:
         """Score the images of a message and save their verdicts.
@@ -129,7 +129,9 @@ class WorkerProcess:
             self._store.release_job(job_id)
 
     def _score(self, job: Job, delivery: Delivery) -> None:
-        outcomes, timings = self._runner.run(job.images, delivery, lambda position: self._mark(job, position))
+        # Nothing is read ahead after a loss: images are taken one at a time then.
+        with self._fetcher.job(() if delivery.losses else job.images):
+            outcomes, timings = self._runner.run(job.images, delivery, lambda position: self._mark(job, position))
         report = RunReport(
             worker=self._plan.node,
             model_id=self._predictor.manifest.id,

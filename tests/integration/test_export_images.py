@@ -13,7 +13,7 @@ from sqlalchemy import Engine, update
 from core.errors import UsageError
 from core.images import ImageRef
 from core.settings import load_settings
-from core.storage import path_to_uri
+from core.uris import path_to_uri
 from db import schema
 from db.export import Placed, open_selection
 from db.export_images import LONGEST_NAME, MANIFEST_COLUMNS, copy_image, link_image, sort_images

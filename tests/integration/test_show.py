@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, insert, select, text, update
 
 from core.images import ImageRef
-from core.storage import path_to_uri
+from core.uris import path_to_uri
 from core.verdicts import Outcome, Status
 from db import schema
 from db.sql import run_query

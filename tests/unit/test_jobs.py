@@ -15,7 +15,11 @@ from core.jobs import MAX_IMAGES, MAX_URI_LENGTH, Job
 ID = "0123456789abcdef0123456789abcdef"
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=50)
 REFS = st.builds(
-    ImageRef, uri=TEXTS.map(lambda text: f"/{text}"), fingerprint=TEXTS, size_bytes=st.integers(0, 2**63 - 1)
+    ImageRef,
+    uri=TEXTS.map(lambda text: f"/{text}"),
+    fingerprint=TEXTS,
+    size_bytes=st.integers(0, 2**63 - 1),
+    offset=st.none() | st.integers(0, 2**63 - 1),
 )
 JOBS = st.builds(
     Job,
@@ -49,8 +53,17 @@ def test_a_job_survives_its_travel_as_json(job: Job) -> None:
     assert Job.from_payload(json.loads(json.dumps(job.to_payload()))) == job
 
 
+def test_only_a_job_with_members_of_a_tar_needs_a_new_worker() -> None:
+    member = ImageRef("/faces.tar#a.jpg", "5-17@512", 5, 512)
+    plain = ImageRef("/faces/a.jpg", "5-17", 5)
+    assert Job(ID, 3, "card", (plain,)).to_payload()["version"] == 1
+    payload = Job(ID, 3, "card", (plain, member)).to_payload()
+    assert payload["version"] == 2
+    assert Job.from_payload(payload).images == (plain, member)
+
+
 def test_a_payload_holds_names_and_numbers_and_no_content() -> None:
-    assert [field.name for field in fields(ImageRef)] == ["uri", "fingerprint", "size_bytes"]
+    assert [field.name for field in fields(ImageRef)] == ["uri", "fingerprint", "size_bytes", "offset"]
     assert Job.from_payload(a_payload()).to_payload() == a_payload()
 
 
@@ -64,7 +77,7 @@ def test_what_is_no_object_is_malformed(payload: object) -> None:
         Job.from_payload(payload)
 
 
-@pytest.mark.parametrize("version", [None, 0, 2, "1", [], {}, -1, "x" * 1000, True])
+@pytest.mark.parametrize("version", [None, 0, 3, "1", [], {}, -1, "x" * 1000, True])
 def test_another_version_is_refused_in_a_short_line_that_says_what_to_do(version: object) -> None:
     with pytest.raises(MessageVersionError, match="same facesieve release") as caught:
         Job.from_payload(a_payload(version=version))
@@ -107,7 +120,8 @@ def test_a_message_that_lacks_a_part_is_malformed(key: str) -> None:
         {"images": ["abc"]},
         {"images": [5]},
         {"images": [["/a", "1-1"]]},
-        {"images": [["/a", "1-1", 1, 1]]},
+        {"images": [["/a", "1-1", 1, -1]]},
+        {"images": [["/a", "1-1", 1, 1, 1]]},
         {"images": [{"uri": "/a", "fingerprint": "1-1", "size_bytes": 1}]},
         {"images": [["", "1-1", 1]]},
         {"images": [["/a\0b", "1-1", 1]]},

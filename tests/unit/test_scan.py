@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from core.errors import SourceError
+from core.selection import Selection
 from producer.scan import Scan
 
 Tree = Callable[..., Path]
@@ -26,9 +27,9 @@ def tree(tmp_path: Path) -> Tree:
     return make
 
 
-def names(folder: Path, **options: Any) -> set[str]:
+def names(folder: Path, limit: int | None = None, **options: Any) -> set[str]:
     """Return what a scan of the folder finds, relative to it."""
-    return {str(Path(ref.uri).relative_to(folder)) for ref in Scan([str(folder)], **options)}
+    return {str(Path(ref.uri).relative_to(folder)) for ref in Scan([str(folder)], Selection(**options), limit=limit)}
 
 
 def test_images_are_told_by_their_suffix_in_any_case(tree: Tree) -> None:
@@ -96,7 +97,7 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_images_is_an_error_that_tells_of_other_files(tree: Tree) -> None:
-    with pytest.raises(SourceError, match="2 files have other names, see --include"):
+    with pytest.raises(SourceError, match="2 files were passed over, see --include"):
         Scan([str(tree("a.txt", "b.txt"))])
 
 
