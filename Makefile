@@ -49,5 +49,5 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP_INSTALL) --upgrade pip
-	$(PIP_INSTALL) -e '.[train,export,answers,postgres,ops]' --group test --group lint
+	$(PIP_INSTALL) -e '.[train,export,answers,postgres,cloud,ops,watch]' --group test --group lint
 	@touch $@ $(VENV)/.run

@@ -4,14 +4,17 @@
 
 Each measurement is a process of its own (`enqueuing.py`) with a real Valkey, whose queue nobody empties:
 
-- ``list``: listing alone, of names that are made up and of small files (looked at, as the fingerprint asks for).
+- ``list``: listing alone, of names that are made up, of small files (looked at, as the fingerprint asks for), and of
+  the lines of a list: one names an object, which is not looked at, the next a file that does not exist.
 - ``enqueue, none done``: all that `producer enqueue` does once its connections are open. Each image is looked up among
   the verdicts of a model that has none of these; a job is booked in SQL, then sent.
 - ``enqueue, all done``: the same names when each has a verdict, so that all are skipped.
-- ``producer enqueue``: the command as a user runs it on the files, with the start of Python and of its connections.
+- ``producer enqueue``: the command as a user runs it on the files or the list, with the start of Python and of its
+  connections.
 
-`cpu_us` are microseconds of the producer's own processor time for an image, `peak_mb` is the most memory it had, and
-`broker_bytes` what Valkey's queue takes of memory for an image that was sent.
+`first_job_s` are the seconds from the start of the command to its first message in Valkey. `cpu_us` are microseconds of
+the producer's own processor time for an image, `peak_mb` is the most memory it had, and `broker_bytes` what Valkey's
+queue takes of memory for an image that was sent.
 """
 
 import argparse
@@ -19,9 +22,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +46,7 @@ from db.store import RunReport, Store
 
 SCRIPT = Path(__file__).parent / "enqueuing.py"
 FILES_IN_FOLDER = 1000
-COLUMNS = ("images_per_second", "cpu_us", "peak_mb", "broker_bytes")
+COLUMNS = ("images_per_second", "first_job_s", "cpu_us", "peak_mb", "broker_bytes")
 
 #: Measurements by column, of what was done on a database with so many images.
 Found = defaultdict[tuple[str, str, int], defaultdict[str, list[float]]]
@@ -57,13 +60,15 @@ def main() -> None:
         databases = {name: stack.enter_context(DATABASES[name]()) for name in options.databases}
         folder = stack.enter_context(lab.scratch())
         files = _make_files(folder / "files", options.files)
+        lines = _make_list(folder / "list.txt", options.names)
         broker = stack.enter_context(EmbeddedBroker(folder / "broker"))
         client = stack.enter_context(connect(broker.url))
         for _ in range(options.rounds):
             _measure(found, "", "list made-up names", "--names", options.names)
             _measure(found, "", "list files", "--source", files)
+            _measure(found, "", "list lines", "--source", lines)
         for name, database in databases.items():
-            _measure_database(found, name, database.make(folder), (broker.url, client), files, options)
+            _measure_database(found, name, database.make(folder), (broker.url, client), (files, lines), options)
     rows = [
         {"database": name, "what": what, "images": images} | lab.medians(taken, COLUMNS)
         for (name, what, images), taken in found.items()
@@ -89,10 +94,23 @@ def _make_files(folder: Path, number: int) -> Path:
     return folder
 
 
+def _make_list(path: Path, number: int) -> Path:
+    with path.open("w") as lines:
+        for index in range(number):
+            folder = "/photos" if index % 2 else "s3://photos"
+            lines.write(f"{folder}/{index // FILES_IN_FOLDER:06}/IMG_{index:09}.jpg\n")
+    return path
+
+
 def _measure_database(
-    found: Found, name: str, url: str, broker: tuple[str, "redis.Redis"], files: Path, options: argparse.Namespace
+    found: Found,
+    name: str,
+    url: str,
+    broker: tuple[str, "redis.Redis"],
+    sources: tuple[Path, Path],
+    options: argparse.Namespace,
 ) -> None:
-    address, client = broker
+    (address, client), (files, lines) = broker, sources
     engine = make_engine(load_settings(database_url=url))
     upgrade(engine)
     manifest = made_up_manifest(MODEL)
@@ -104,9 +122,9 @@ def _measure_database(
             taken = _measure(found, name, f"enqueue {what}, none done", *words, *places)
             held = client.memory_usage(queue_name(MODEL), samples=0)
             found[name, f"enqueue {what}, none done", taken["sent"]]["broker_bytes"].append(held / taken["sent"])
-        client.flushall()
-        seconds = lab.seconds(partial(_run_command, files, url, address))
-        found[name, "producer enqueue", options.files]["images_per_second"].append(options.files / seconds)
+        for what, source, images in (("", files, options.files), (" of a list", lines, options.names)):
+            client.flushall()
+            _measure_command(found[name, f"producer enqueue{what}", images], source, images, url, address)
     client.flushall()
     _score_all(engine, options.names)
     for _ in range(options.rounds):
@@ -128,10 +146,20 @@ def _measure(found: Found, name: str, what: str, *words: object) -> dict[str, An
     return taken
 
 
-def _run_command(files: Path, url: str, broker: str) -> None:
-    words = [sys.executable, "-m", "producer", "--database", url, "--broker", broker, "enqueue", str(files), "--json"]
+def _measure_command(columns: dict[str, list[float]], source: Path, images: int, url: str, broker: str) -> None:
+    words = [sys.executable, "-m", "producer", "--database", url, "--broker", broker, "enqueue", str(source), "--json"]
     unlimited = {f"{PREFIX}MODEL": MODEL, f"{PREFIX}MAX_QUEUED_IMAGES": str(10**12)}
-    subprocess.run(words, cwd=lab.ROOT, env=_environment() | unlimited, stdout=subprocess.DEVNULL, check=True)
+    started = time.perf_counter()
+    with (
+        connect(broker) as client,
+        subprocess.Popen(words, cwd=lab.ROOT, env=_environment() | unlimited, stdout=subprocess.DEVNULL) as process,
+    ):
+        while not client.exists(queue_name(MODEL)) and process.poll() is None:
+            time.sleep(0.01)
+        columns["first_job_s"].append(time.perf_counter() - started)
+        if process.wait():
+            raise RuntimeError(f"producer enqueue ended with {process.returncode}")
+    columns["images_per_second"].append(images / (time.perf_counter() - started))
 
 
 def _environment() -> dict[str, str]:

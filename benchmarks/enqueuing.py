@@ -1,6 +1,6 @@
 """One enqueuing, in a process that has nothing else in its memory: prints what it took, as JSON.
 
-    python benchmarks/enqueuing.py [--database URL --broker URL] (--names 1_000_000 | --source FOLDER)
+    python benchmarks/enqueuing.py [--database URL --broker URL] (--names 1_000_000 | --source FOLDER_OR_LIST)
 
 Without a database, images are only listed. Nobody takes what is sent, so the limit of what Redis may hold is lifted.
 """
@@ -28,10 +28,11 @@ class MadeUpNames:
     Attributes:
         ignored: as of a ``producer.scan.Scan``.
         unlistable: likewise.
+        unlistable_count: likewise.
     """
 
     def __init__(self, number: int) -> None:
-        self.ignored = 0
+        self.ignored = self.unlistable_count = 0
         self.unlistable: list[str] = []
         self._number = number
 

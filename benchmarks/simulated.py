@@ -103,14 +103,14 @@ class SimulatedFetcher:
 
     def __init__(self, *_: object, **_others: object) -> None: ...
 
-    def job(self, _images: Sequence[ImageRef]) -> AbstractContextManager[None]:
+    def job(self, *_: object) -> AbstractContextManager[None]:
         """Read nothing ahead."""
         return nullcontext()
 
     def __call__(self, ref: ImageRef) -> Fetched:
         """Return a digest and a hash that differ between images, as real ones do, and no pixels worth the name."""
         made_up = sha256(ref.uri.encode()).digest()
-        return Fetched(ref, PIXEL, made_up[16:], 1024, 1024, int.from_bytes(made_up[:8], signed=True))
+        return Fetched(ref, (PIXEL,), made_up[16:], 1024, 1024, int.from_bytes(made_up[:8], signed=True))
 
 
 class TimedStore(Store):
@@ -206,10 +206,11 @@ class MadeUpImages:
     Attributes:
         ignored: as of a ``producer.scan.Scan``.
         unlistable: likewise.
+        unlistable_count: likewise.
     """
 
     def __init__(self, folder: str, number: int) -> None:
-        self.ignored = 0
+        self.ignored = self.unlistable_count = 0
         self.unlistable: list[str] = []
         self._folder = folder
         self._number = number

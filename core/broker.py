@@ -13,6 +13,7 @@ from redis.retry import Retry
 
 from core.errors import BrokerError, SettingsError
 from core.jobs import Job
+from core.manifest import artifact_name
 from core.settings import Settings, redact
 
 TASK_NAME = "facesieve.run_job"
@@ -25,8 +26,8 @@ SCHEMES = ("redis://", "rediss://", "redis+socket://")
 
 
 def queue_name(model: str) -> str:
-    """Return the queue whose jobs a worker with this model takes. One model, one queue: no job meets a wrong one."""
-    return QUEUE_PREFIX + model
+    """Return the queue whose jobs a worker with this model takes. One artifact, one queue: no job meets a wrong one."""
+    return QUEUE_PREFIX + artifact_name(model)
 
 
 @contextmanager

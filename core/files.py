@@ -62,8 +62,7 @@ class FolderListing:
 
     def __iter__(self) -> Iterator[ImageRef]:
         if not self.is_folder:
-            ref, _ = describe(self._root)
-            yield ref
+            yield describe(self._root)[0]
             return
         folders = [self._root]
         while folders:

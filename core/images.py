@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from posixpath import splitext
 
-#: What OpenCV decodes. A producer passes over others unless an --include asks for them.
+#: What can be decoded, HEIC with an optional library. A producer passes over others unless an --include asks for them.
 IMAGE_SUFFIXES = frozenset(
     f".{name}"
-    for name in "jpg jpeg jpe jfif png webp bmp dib tif tiff gif avif jp2 ppm pgm pbm".split()  # noqa: SIM905
+    for name in "jpg jpeg jpe jfif png webp bmp dib tif tiff gif avif heic heif jp2 ppm pgm pbm".split()  # noqa: SIM905
 )
+
+#: Fingerprint of what nobody has looked at, and that is taken to stay what it was: it is scored once.
+UNCHANGING = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +20,12 @@ class ImageRef:
 
     Attributes:
         uri: see ``core.uris``; every name survives JSON and SQL.
-        fingerprint: identity of the content: ``size-mtime`` (bytes, nanoseconds) of a file, the ETag of an object;
-            empty if it could not be looked at.
+        fingerprint: identity of the content: ``size-mtime`` (bytes, nanoseconds) of a file, the ETag of an object; of a
+            member that of its archive, and where it stands; empty if it could not be looked at; ``UNCHANGING`` if
+            that does not matter.
         size_bytes: size when listed.
-        offset: where its bytes begin in the tar that it is a member of; None for any other image.
+        offset: where its header stands in the tar or zip that it is a member of, so that no worker has to search;
+            in a zip, that is its entry in the directory. None for any other image.
     """
 
     uri: str

@@ -12,7 +12,8 @@ from core.images import ImageRef
 
 T = TypeVar("T")
 
-#: 2 can say where a member of a tar begins. Written only where it is needed, so that older workers go on.
+#: 2 can say where a member of an archive stands, and ask for faces. Written only where that is needed, so that older
+#: workers go on.
 MESSAGE_VERSIONS = (1, 2)
 MAX_IMAGES = 10_000  # a larger job would not fit a visibility timeout on a slow CPU
 MAX_URI_LENGTH = 16_384  # PATH_MAX of 4,096 bytes, each of which percent-encoding may triple
@@ -28,7 +29,8 @@ class Job:
         scan_id: the producer run that it belongs to.
         model: name of the artifact that shall score it; also the queue's suffix.
         images: at least one, at most ``MAX_IMAGES``.
-        model_id: of the weights that the producer knows under that name; None if it knows none.
+        model_id: of what scores it, as far as the producer knows that; None if it does not.
+        faces: whether the faces of the images are scored, each by itself, instead of the whole images.
     """
 
     id: str
@@ -36,11 +38,13 @@ class Job:
     model: str
     images: tuple[ImageRef, ...]
     model_id: str | None = None
+    faces: bool = False
 
     def to_payload(self) -> dict[str, Any]:
         """Return the JSON object that travels."""
+        is_plain = not self.faces and all(ref.offset is None for ref in self.images)
         return {
-            "version": 1 if all(ref.offset is None for ref in self.images) else 2,
+            "version": 1 if is_plain else 2,
             "id": self.id,
             "scan_id": self.scan_id,
             "model": self.model,
@@ -49,6 +53,7 @@ class Job:
                 [ref.uri, ref.fingerprint, ref.size_bytes, *([] if ref.offset is None else [ref.offset])]
                 for ref in self.images
             ],
+            **({"faces": True} if self.faces else {}),
         }
 
     @classmethod
@@ -77,6 +82,7 @@ class Job:
                 model=_text(payload["model"]),
                 images=_read_images(payload["images"]),
                 model_id=None if payload["model_id"] is None else _text(payload["model_id"]),
+                faces=_flag(payload.get("faces", False)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MalformedMessageError(f"message is not a job: {type(error).__name__}: {error!s:.200}") from error
@@ -113,6 +119,12 @@ def _text(value: object) -> str:
         raise ValueError(f"{text!r:.80} is too long or holds a NUL")
     text.encode()  # lone surrogates raise UnicodeEncodeError, a ValueError
     return text
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r:.80} is not bool")
+    return value
 
 
 def _checked(value: object, kind: type[T]) -> T:

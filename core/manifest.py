@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from core.errors import ModelBrokenError, ModelNotFoundError
 from core.settings import Settings
@@ -17,7 +17,13 @@ from core.settings import Settings
 MANIFEST_NAME = "manifest.json"
 #: Models that come with facesieve.
 SHIPPED = Path(__file__).parent.parent / "model" / "artifacts"
-NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+#: Of an artifact. With ``FACES`` behind it, it is as long as the database takes.
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,57}$"
+#: Ends the name of a model that scores the faces of an image instead of the whole of it, and no artifact's.
+FACES = ".faces"
+#: What finds the faces: another one, or other weights, thresholds or margins, make other models of the same networks.
+#: It stands here because a producer must know it; what it means is in ``model/faces.py``.
+DETECTOR = "mtcnn 1.0.0, settings 1"
 
 
 class Calibration(BaseModel):
@@ -76,6 +82,15 @@ class Manifest(BaseModel):
     source: str
     created_at: datetime
     keras_version: str
+    #: Empty: the whole image is scored.
+    _detector: str = PrivateAttr("")
+
+    @field_validator("name")
+    @classmethod
+    def _is_free(cls, name: str) -> str:
+        if is_of_faces(name):
+            raise ValueError(f"a name that ends in {FACES} stands for the scores of faces")
+        return name
 
     @model_validator(mode="after")
     def _thresholds_are_ordered(self) -> "Manifest":
@@ -87,7 +102,28 @@ class Manifest(BaseModel):
     def id(self) -> str:
         """32 hex digits that stand for the name and whatever decides a score."""
         decisive = f"{self.name} {self.sha256} {self.preprocess}{' flip' if self.flip else ''}"
-        return sha256(decisive.encode()).hexdigest()[:32]
+        return sha256((decisive + self._detector).encode()).hexdigest()[:32]
+
+    def with_faces(self) -> "Manifest":
+        """Return the model that this network is when it scores the faces of an image: of another name and id."""
+        named = self.model_copy(update={"name": faces_name(self.name)})
+        named._detector = f" {DETECTOR}"
+        return named
+
+
+def faces_name(artifact: str) -> str:
+    """Return the name of the model that scores faces with an artifact."""
+    return artifact + FACES
+
+
+def is_of_faces(model: str) -> bool:
+    """Tell by its name whether a model scores faces."""
+    return model.endswith(FACES)
+
+
+def artifact_name(model: str) -> str:
+    """Return the name of the artifact that a model scores with, which is also its queue's."""
+    return model.removesuffix(FACES)
 
 
 def read_manifest(folder: Path) -> Manifest:

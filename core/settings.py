@@ -14,8 +14,8 @@ from core.uris import BUCKET_SCHEMES, Roots, is_remote
 
 PREFIX = "FACESIEVE_"
 EMBEDDED = "embedded"
-#: ``:`` between roots, but neither that of a scheme nor that of a port.
-_ROOT_SEPARATOR = re.compile(rf"{re.escape(os.pathsep)}(?!//|[0-9]{{1,5}}(?:/|:|$))")
+#: ``:`` between roots, but not that of a scheme, a port or an IPv6 address.
+_ROOT_SEPARATOR = re.compile(rf"{re.escape(os.pathsep)}(?!//|[0-9]{{1,5}}(?:/|:|$)|[^\[]*\])")
 
 
 class Settings(BaseSettings):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 from core.errors import ImageError
 from core.files import open_file, read_file
 from core.images import ImageRef
-from core.uris import Roots, is_bucket, is_named_inside, is_remote, is_web, split_member
+from core.members import offset_in
+from core.uris import ANYWHERE, WEB_SCHEMES, Roots, is_bucket, is_named_inside, is_remote, is_web, split_member
 from core.verdicts import Status
 
 if TYPE_CHECKING:
@@ -79,15 +80,21 @@ class Reader:
             return archive
 
 
-def read_image(uri: str, *, roots: Roots, max_bytes: int) -> bytes:
+def read_image(uri: str, *, roots: Roots, max_bytes: int, fingerprint: str = "") -> bytes:
     """Read the bytes of one image; see ``Reader``, which is faster for many.
+
+    Args:
+        uri: of the image.
+        roots: what may be read; a link that leads out of them is refused.
+        max_bytes: larger images are refused before a byte is read.
+        fingerprint: that it had, if that is known: a member of an archive is then found without a search.
 
     Raises:
         ImageError: the image itself is the matter; trying again would not help.
         StorageError: reading failed for a reason that may pass.
     """
     with Reader(roots=roots, max_bytes=max_bytes) as reader:
-        return reader.read(ImageRef(uri, "", 0))
+        return reader.read(ImageRef(uri, fingerprint, 0, offset_in(fingerprint)))
 
 
 def open_any(uri: str, *, roots: Roots) -> tuple[BinaryIO, str]:
@@ -110,6 +117,11 @@ def open_any(uri: str, *, roots: Roots) -> tuple[BinaryIO, str]:
     from core.buckets import open_object
 
     return open_object(uri)
+
+
+def open_named(uri: str) -> tuple[BinaryIO, str]:
+    """Open what a user has named, wherever it is; see ``open_any``. Redirects may lead to any public address."""
+    return open_any(uri, roots=(ANYWHERE, uri, *WEB_SCHEMES))
 
 
 def _check(uri: str, roots: Roots) -> None:

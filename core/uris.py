@@ -45,8 +45,10 @@ def uri_to_path(uri: str) -> str:
     """Return the local path that a URI names.
 
     Raises:
-        ImageError: it names no local file.
+        ImageError: it names no local file, or a member of an archive, which is no file.
     """
+    if split_member(uri)[1] is not None:
+        raise ImageError(Status.UNSUPPORTED, "the URI names a member of an archive, not a file")
     if uri.startswith(FILE_SCHEME):
         uri = os.fsdecode(unquote_to_bytes(uri.removeprefix(FILE_SCHEME)))
     if not uri.startswith("/") or "\0" in uri:

@@ -2,11 +2,12 @@
 
 Left to itself a database would choose badly: SQLite keeps no statistics, and the view's labels are no column. So a
 filter becomes parts, disjoint sets of verdicts that each are one range of one index; the other indexes are hidden from
-the planner. Ranges are measured by counting up to a limit, which reads a few thousand index entries.
+the planner. How much a filter wants is seen from a few images, or, if that may be little, by counting up to a limit.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any, Literal
 
 from sqlalchemy import (
@@ -19,11 +20,11 @@ from sqlalchemy import (
     false,
     func,
     literal,
+    literal_column,
     or_,
     select,
 )
 
-from core.verdicts import Status
 from db import schema
 from db.filters import (
     VIEW,
@@ -38,10 +39,14 @@ from db.filters import (
 )
 from db.scope import Scope
 
-#: Beyond so many verdicts, counts are estimated.
-EXACT = 1_000_000
-#: Verdicts in a sample, about.
-SAMPLE = 30_000
+#: Beyond so many verdicts, counts are estimated; an index has all that is asked of them.
+EXACT = 500_000
+#: Likewise, if each one must be looked up to know what an index does not tell.
+LOOKED_UP = 100_000
+#: Verdicts in a sample, about. Random ones are slow to read, and half of so many have a margin of two in a hundred.
+SAMPLE = 10_000
+#: The share of all images that shows whether a filter wants many.
+GLIMPSE = 2.0**-12
 #: So many verdicts are read and sorted in no time.
 FEW = 20_000
 
@@ -79,22 +84,28 @@ class Access:
         self.prefixes = name_prefixes(wanted)
         model, verdict = schema.model, schema.verdict
         is_used = exists().where(verdict.c.model_id == model.c.id)
-        is_named = [model.c.name == wanted.model] if wanted.model is not None else []
-        self.models = list(connection.execute(select(model).where(is_used, *is_named)))
+        used = list(connection.execute(select(model).where(is_used)))
+        if wanted.scan_id is not None and len(used) > 1:
+            job = schema.job
+            of_scan = select(job.c.model_id).where(job.c.scan_id == wanted.scan_id).distinct()
+            ids = set(connection.execute(of_scan).scalars())
+            used = [model for model in used if model.id in ids]
+        self.models = [model for model in used if wanted.model in (None, model.name)]
+        self._are_all = len(self.models) == len(used)
 
     def by_score(self, table: Table) -> tuple[list[Part], list[Part]]:
         """Return the way through the scores of each model or the scan: images with a score, in its order; failures."""
-        wanted, others = self._wanted, self._others(table)
-        scored = [
-            Part((*key, *score_range(table.c.p_real, wanted, models)), (*which, *others))
-            for key, which, models in self._keys(table)
-            if wanted.has_scores
-        ]
-        failed = [
-            Part((*key, table.c.p_real.is_(None)), (*which, *others))
-            for key, which, _ in self._keys(table)
-            if wanted.has_failures
-        ]
+        wanted, names = self._wanted, self._names(table)
+        scored, failed = [], []
+        for key, which, models in self._keys(table):
+            if wanted.has_scores:  # and then they are ok
+                scored.append(Part((*key, *score_range(table.c.p_real, wanted, models)), (*which, *names)))
+            if wanted.has_failures:
+                status = () if wanted.status is None else (table.c.status == str(wanted.status),)
+                if wanted.scan_id is None:
+                    failed.append(Part((*key, table.c.status != literal_column("'ok'"), *status), names))
+                else:
+                    failed.append(Part((*key, table.c.p_real.is_(None)), (*which, *status, *names)))
         return scored, failed
 
     def by_name(self, table: Table) -> list[Part]:
@@ -105,36 +116,46 @@ class Access:
         ]
         return [Part(served, self._unserved(table)) for served in ranges]
 
-    def scope(self, *, is_exact: bool = False, row_limit: int = EXACT, by_name: bool = False) -> Scope:
+    def scope(self, *, is_exact: bool = False, by_name: bool = False, limit: int | None = None) -> Scope:
         """Return what to count to know what a filter wants: everything if that is quick or asked for, else a sample.
 
         Args:
             is_exact: never take a sample.
-            row_limit: so many verdicts are looked up one by one to know what an index does not tell.
             by_name: the table must have names; what is no sample is read in their order.
+            limit: beyond so many a sample must do; at most ``EXACT``, which is the default.
         """
         is_named = by_name or self._wanted.path is not None or bool(self._wanted.under)
         table = VIEW if is_named else schema.verdict
-        way = self._way(table, row_limit)
+        way = self._way(table, min(limit or EXACT, EXACT))
         if way is None and not is_exact:
             return self._sample(table)
-        if by_name or way == "names":
+        if by_name or way == "names" or (way is None and self.prefixes):
             parts = self.by_name(table)
         else:
             scored, failed = self.by_score(table)
             parts = scored + failed
         return Scope(self.connection, self.models, table, [part.tests for part in parts])
 
-    def _way(self, table: Table, row_limit: int) -> Literal["names", "scores"] | None:
+    def _way(self, table: Table, limit: int) -> Literal["names", "scores"] | None:
         """Return what is shorter: the way through the names or that through the scores; None if both are long."""
+        if self.has_few_names(FEW):
+            return "names"
+        least, most = self._glimpse(table)
+        if least > limit:
+            return None
         scored, failed = self.by_score(table)
-        needs_rows = any(part.others for part in scored + failed)
-        for names, scores in ((FEW, 10 * FEW), (EXACT, EXACT)):
-            if self.has_few_names(min(names, row_limit)):
-                return "names"
-            if self.has_few_scores(min(scores, row_limit) if needs_rows else scores):
-                return "scores"
-        return None
+        is_looked_up = any(part.others for part in scored + failed)
+        looked_up = min(LOOKED_UP, limit)
+        if self.has_few_scores(looked_up) if is_looked_up else most < limit or self.has_few_scores(limit):
+            return "scores"
+        return "names" if self.has_few_names(looked_up) else None
+
+    def _glimpse(self, table: Table) -> tuple[float, float]:
+        """Return between what lies the number that a filter wants, from a few: that spares counting up to a limit."""
+        glimpsed = (table.c.image_id <= _bound(GLIMPSE), *self._unserved(table))
+        found = self.connection.execute(select(func.count()).select_from(table).where(*glimpsed)).scalar_one()
+        spread = 4 * sqrt(found)  # images that have several verdicts included, this is far from any doubt
+        return (found - spread) / GLIMPSE, (found + spread + 16) / GLIMPSE
 
     def _sample(self, table: Table) -> Scope:
         """Return a uniform sample: the keys of images are digests, so those up to a bound are one."""
@@ -169,8 +190,8 @@ class Access:
             for model in self.models:
                 yield (table.c.model_id == model.id,), (), [model]
         elif self.models:
-            # Together, for nobody knows which of them the scan had, and an index would be searched in vain for others.
-            which = self._which_model(table) if len(self.models) > 1 or self._wanted.model is not None else ()
+            # Together, for no index knows the model as well.
+            which = () if self._are_all and len(self.models) == 1 else self._which_model(table)
             yield (table.c.scan_id == self._wanted.scan_id,), which, self.models
 
     def _which_model(self, table: Table) -> Tests:
@@ -193,18 +214,12 @@ class Access:
             tests.append(table.c.scan_id + 0 == wanted.scan_id)
         return (*tests, *self._which_model(table))
 
-    def _others(self, table: Table) -> Tests:
-        status = self._wanted.status
-        names = self._names(table)
-        # What has a score is ok.
-        return names if status in (None, Status.OK) else (table.c.status == str(status), *names)
-
     def _names(self, table: Table) -> Tests:
         return name_tests(hidden(table.c.uri), self._wanted, self.connection.dialect) if "uri" in table.c else ()
 
     def _sample_share(self) -> float:
         """Return which share of all images has about ``SAMPLE`` verdicts."""
-        share = 2.0**-12
+        share = GLIMPSE
         while share < 1:
             sampled = schema.verdict.c.image_id <= _bound(share)
             found = self.connection.execute(

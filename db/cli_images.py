@@ -27,7 +27,7 @@ def show(
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Show everything that is known of an image: each model's verdict, where that came from, and reviews.
+    """Show everything that is known of an image: each model's verdict, where that came from, its faces, and reviews.
 
     Others with the same content are found by their score, so those that were scored elsewhere may be left out.
 
@@ -68,7 +68,7 @@ def sql_command(
 ) -> None:
     """Run a query of your own, which can only read. Bytes are shown in hex.
 
-    The view labelled_verdict has what `db list` shows; the tables are model, scan, job, image, verdict and review.
+    The view labelled_verdict has what `db list` shows; the tables are model, scan, job, image, verdict, face, review.
 
     Examples:
         db sql "SELECT label, count(*) FROM labelled_verdict GROUP BY label"
@@ -110,7 +110,13 @@ def _verdict_pairs(row: dict[str, Any]) -> list[tuple[str, str]]:
         ("by", by),
         ("fingerprint", row["fingerprint"] or "-"),
         ("digest", row["digest"] or "-"),
+        *((f"face {face['number']}", _face_line(face)) for face in row["faces"]),
     ]
+
+
+def _face_line(face: dict[str, Any]) -> str:
+    place = f"{face['width']} x {face['height']} pixels at {face['x']}, {face['y']}"
+    return f"p_real {face['p_real']:.6f}, {place}, found with confidence {face['confidence']:.2f}"
 
 
 def _moment(moment: datetime) -> str:

@@ -142,13 +142,13 @@ def _at_rate(model: "Model", rate: float, real_above: float | None) -> tuple["Mo
 
 def _artifacts_thresholds(model: "Model") -> tuple["Model", str]:
     """Return the model with the thresholds of its artifact, if that is on this machine, and what to say if not."""
-    from core.manifest import find_artifact, read_manifest
+    from core.manifest import artifact_name, find_artifact, read_manifest
 
     try:
-        manifest = read_manifest(find_artifact(model.name, read_settings()))
+        manifest = read_manifest(find_artifact(artifact_name(model.name), read_settings()))
     except ModelError:
         manifest = None
-    if manifest is None or manifest.id != model.id:
+    if manifest is None or model.id not in (manifest.id, manifest.with_faces().id):
         return model, "the artifact is not on this machine: the next worker that starts with it brings its thresholds"
     return model.with_thresholds(manifest.generated_below, manifest.real_above), ""
 

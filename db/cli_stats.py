@@ -33,8 +33,8 @@ def stats(
 ) -> None:
     """Count verdicts by label, status and reason, draw the scores, and tell how fast the workers were.
 
-    Beyond a million verdicts, numbers are estimated from a sample, with the margins that hold with 95 % confidence.
-    Failures are counted nevertheless, unless there are a million of them. Small groups want --exact or a filter.
+    Beyond half a million verdicts, numbers are estimated from a sample, with margins that hold with 95 % confidence.
+    Failures are counted nevertheless, up to as many of a status. Small groups want --exact or a filter.
 
     Examples:
         db stats

@@ -128,7 +128,7 @@ def _check(engine: "Engine", scan_id: int, *, complete: bool) -> tuple[dict[str,
     if complete and (left or ledger.scan_status != "listed"):
         problems.append(
             f"not complete: listing {ledger.scan_status}, {ledger.pending} pending, "
-            f"{ledger.undelivered} in failed jobs, {ledger.unlistable} folders not listed"
+            f"{ledger.undelivered} in failed jobs, {ledger.unlistable} folders or lines not listed"
         )
     names = ("listed", "skipped", "ok", "failed", "pending", "undelivered", "cancelled")
     books = {name: getattr(ledger, name) for name in names}

@@ -34,7 +34,9 @@ def _section(table: Table) -> Iterator[str]:
         yield f"| `{column.name}` | {_type(column)} | {_what(column)} |"
     yield ""
     for index in sorted(table.indexes, key=lambda index: str(index.name)):
-        yield f"Index `{index.name}` on {', '.join(f'`{column.name}`' for column in index.columns)}.\n"
+        where = index.dialect_options["postgresql"]["where"]
+        part = "" if where is None else f", where `{where}`"
+        yield f"Index `{index.name}` on {', '.join(f'`{column.name}`' for column in index.columns)}{part}.\n"
 
 
 def _type(column: Column[object]) -> str:

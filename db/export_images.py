@@ -16,9 +16,17 @@ from core.files import locate_file
 from core.settings import Settings
 from core.storage import read_image
 from core.verdicts import Status
+from db import schema
 from db.export import Placed, Selection
 from db.filters import VIEW
 from db.labels import LABELS
+
+_FINGERPRINT = (
+    select(schema.verdict.c.fingerprint)
+    .where(schema.verdict.c.image_id == VIEW.c.image_id, schema.verdict.c.model_id == VIEW.c.model_id)
+    .scalar_subquery()
+    .label("fingerprint")
+)
 
 MANIFEST_COLUMNS = ("file", "label", "p_real", "uri")
 #: Bytes that a file's name may have nearly everywhere, and characters of a suffix that are kept when it is cut.
@@ -26,8 +34,9 @@ LONGEST_NAME, LONGEST_SUFFIX = 255, 16
 #: A file system says so of a name that another one has taken.
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 
-#: Looks for the image of a URI, and returns what makes it at a path, or raises FileExistsError if something is there.
-Prepare = Callable[[str, Settings], Callable[[Path], None]]
+#: Looks for the image of a URI that had a fingerprint, and returns what makes it at a path, or raises FileExistsError
+#: if something is there.
+Prepare = Callable[[str, str, Settings], Callable[[Path], None]]
 
 
 def sort_images(
@@ -65,7 +74,7 @@ def sort_images(
             for row in _labelled_images(selection):
                 label = row.label.removesuffix(" (untrained)")
                 try:
-                    name = _place(prepare(row.uri, settings), target / label, row)
+                    name = _place(prepare(row.uri, row.fingerprint, settings), target / label, row)
                 except (ImageError, StorageError) as error:
                     done.failed += 1
                     report(row.uri, str(error))
@@ -78,17 +87,18 @@ def sort_images(
     return done
 
 
-def copy_image(uri: str, settings: Settings) -> Callable[[Path], None]:
+def copy_image(uri: str, fingerprint: str, settings: Settings) -> Callable[[Path], None]:
     """Read an image, and return what writes it to a path where nothing is.
 
     Raises:
         ImageError: it cannot be read.
         StorageError: it cannot be read for a reason that may pass.
     """
-    return partial(_write_new, read_image(uri, roots=settings.roots, max_bytes=settings.max_bytes))
+    content = read_image(uri, roots=settings.roots, max_bytes=settings.max_bytes, fingerprint=fingerprint)
+    return partial(_write_new, content)
 
 
-def link_image(uri: str, settings: Settings) -> Callable[[Path], None]:
+def link_image(uri: str, _fingerprint: str, settings: Settings) -> Callable[[Path], None]:
     """Find an image, and return what makes a symbolic link to it at a path where nothing is.
 
     Raises:
@@ -112,7 +122,7 @@ def _count_images(selection: Selection) -> int:
 
 def _labelled_images(selection: Selection) -> Iterator[Row[Any]]:
     """Yield the latest verdict of each image that has a label."""
-    columns = (VIEW.c.image_id, VIEW.c.uri, VIEW.c.label, VIEW.c.p_real)
+    columns = (VIEW.c.image_id, VIEW.c.uri, VIEW.c.label, VIEW.c.p_real, _FINGERPRINT)
     query = select(*columns).where(VIEW.c.label.is_not(None)).order_by(VIEW.c.image_id, VIEW.c.scored_at.desc())
     with selection.read(query) as rows:
         for _, same in groupby(rows, key=lambda row: row.image_id):
@@ -162,7 +172,7 @@ def _names(uri: str, image_id: bytes) -> Iterator[str]:
     The name of a file that is not valid UTF-8 is percent-encoded, as it is in the URI.
     """
     name = uri.rpartition("/")[2]
-    if len(name.encode()) <= LONGEST_NAME:
+    if len(name.encode()) <= LONGEST_NAME and name not in ("", ".", ".."):  # as members of archives may be called
         yield name
     stem, suffix = os.path.splitext(name)  # noqa: PTH122
     for digest in (image_id[:4].hex(), image_id.hex()):

@@ -20,6 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.operators import custom_op
 
 from core.errors import UsageError
+from core.uris import has_archive_suffix
 from core.verdicts import Status
 from db import schema
 from db.labels import label_bounds
@@ -39,7 +40,8 @@ class Filter:
         min_score: lowest ``p_real``, included.
         max_score: highest ``p_real``, included.
         path: glob over the whole URI: ``*``, ``?``, ``[abc]``; case matters.
-        under: only URIs that are one of these, or begin with one that ends in a slash; empty means any.
+        under: only URIs that are one of these, or begin with one that ends in a slash, or in the ``#`` behind an
+            archive; empty means any.
         scan_id: only verdicts whose latest score came from this scan.
         model: name of an artifact.
         is_scored: True: only images with a score; False: only failures.
@@ -132,7 +134,7 @@ def name_tests(uri: ColumnElement[str], wanted: Filter, dialect: Dialect) -> Tes
 def name_prefixes(wanted: Filter) -> tuple[str, ...]:
     """Return what the URIs of all wanted images begin with, if an index can serve it; sorted, none contains another."""
     if wanted.under:
-        folders = tuple(prefix for prefix in wanted.under if prefix.endswith("/"))
+        folders = tuple(filter(_is_folder, wanted.under))
         return tuple(
             prefix
             for prefix in sorted(set(wanted.under))
@@ -149,12 +151,16 @@ def name_prefixes(wanted: Filter) -> tuple[str, ...]:
 
 def uri_range(uri: ColumnElement[str], prefix: str, dialect: Dialect) -> Tests:
     """Return the test of ``Filter.under``: by bytes, in a form that the index on the URI serves on either database."""
-    if not prefix.endswith("/"):
+    if not _is_folder(prefix):
         return (uri == prefix,)
-    beyond = prefix[:-1] + chr(ord("/") + 1)
+    beyond = prefix[:-1] + chr(ord(prefix[-1]) + 1)
     if dialect.name == "sqlite":
         return (uri >= prefix, uri < beyond)
     return (uri.op("~>=~", is_comparison=True)(prefix), uri.op("~<~", is_comparison=True)(beyond))
+
+
+def _is_folder(prefix: str) -> bool:
+    return prefix.endswith("/") or (prefix.endswith("#") and has_archive_suffix(prefix[:-1]))
 
 
 def byte_order(uri: ColumnElement[str], dialect: Dialect, *, is_descending: bool = False) -> ColumnElement[str]:

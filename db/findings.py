@@ -13,7 +13,7 @@ from db import schema
 from db.engine import translated
 from db.filters import VIEW
 from db.gallery import Picture, read_pictures
-from db.labels import shown_by_model, shown_column
+from db.labels import shown_by_model
 from db.ledger import Ledger, read_ledger, reading
 
 BINS = 40
@@ -173,9 +173,7 @@ def _histogram(connection: Connection, scan_id: int, models: list[ScoringModel])
     if not models:
         return {}
     verdict = schema.verdict
-    # As the view has it. Of one model, as nearly always, the index tells everything, and no row is read.
-    alone = shown_column(verdict.c.p_real, models[0]) if len(models) == 1 else None
-    label = (shown_by_model(verdict, models) if alone is None else alone).label("label")
+    label = shown_by_model(verdict, models).label("label")
     part = case((verdict.c.p_real >= 1, BINS - 1), else_=func.floor(verdict.c.p_real * BINS)).label("part")
     query = (
         select(label, part, func.count().label("n"))

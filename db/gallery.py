@@ -22,8 +22,8 @@ class Picture:
     """A scored image of the gallery.
 
     Attributes:
-        row: what is known of it, by the columns of the view, with ``digest``, ``engine``, ``precision``, ``worker``
-            and ``review``, the newest row of that table as a mapping or None.
+        row: what is known of it, by the columns of the view, with ``digest``, ``fingerprint``, ``engine``,
+            ``precision``, ``worker`` and ``review``, the newest row of that table as a mapping or None.
         parts: of the gallery that it is in.
         distance: of its score to the nearest threshold, in [0, 1].
     """
@@ -72,7 +72,7 @@ def read_pictures(connection: Connection, scan_id: int, thresholds: Collection[f
 def _picked(scan_id: int) -> Select[Any]:
     verdict = schema.verdict
     # Nothing but the score orders it, so that the index alone does.
-    return select(verdict.c.image_id, verdict.c.model_id, verdict.c.digest).where(
+    return select(verdict.c.image_id, verdict.c.model_id, verdict.c.digest, verdict.c.fingerprint).where(
         verdict.c.scan_id == scan_id, verdict.c.p_real.is_not(None)
     )
 
@@ -80,7 +80,7 @@ def _picked(scan_id: int) -> Select[Any]:
 def _read(connection: Connection, picked: Select[Any]) -> dict[Key, Row]:
     chosen, job = picked.subquery(), schema.job
     query = (
-        select(*VIEW.c, chosen.c.digest, job.c.engine, job.c.precision, job.c.worker)
+        select(*VIEW.c, chosen.c.digest, chosen.c.fingerprint, job.c.engine, job.c.precision, job.c.worker)
         .select_from(chosen)
         .join(VIEW, and_(VIEW.c.image_id == chosen.c.image_id, VIEW.c.model_id == chosen.c.model_id))
         .join(job, job.c.id == VIEW.c.job_id)

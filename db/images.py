@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, select
 
 from core.errors import UsageError
 from core.images import ImageRef
-from core.uris import path_to_uri
+from core.uris import member_uri, path_to_uri, split_member
 from db import schema
 from db.engine import translated
 from db.ledger import reading
@@ -29,9 +29,9 @@ def describe_image(engine: Engine, text: str) -> dict[str, Any]:
             of ``SHORTEST_ID`` digits or more.
 
     Returns:
-        What the image's row says, its ``verdicts`` and ``reviews``, the newest first, and ``same_content``: URIs of at
-        most ``MOST_TWINS`` images with the same bytes. These are looked for among the images with the same score,
-        because no index leads from a digest to its images.
+        What the image's row says, its ``verdicts``, each with its ``faces``, and ``reviews``, the newest first, and
+        ``same_content``: URIs of at most ``MOST_TWINS`` images with the same bytes. These are looked for among the
+        images with the same score, because no index leads from a digest to its images.
 
     Raises:
         UsageError: there is no such image, or there are several.
@@ -54,8 +54,8 @@ def describe_image(engine: Engine, text: str) -> dict[str, Any]:
 
 def _find(connection: Connection, text: str) -> Row[Any]:
     image = schema.image
-    uri = text if re.match(r"[a-z][a-z0-9+.-]*://", text) else path_to_uri(os.path.abspath(text))  # noqa: PTH100
     try:
+        uri = text if re.match(r"[a-z][a-z0-9+.-]*://", text) else _local_uri(text)
         found = connection.execute(select(image).where(image.c.id == ImageRef(uri, "", 0).id)).one_or_none()
     except UnicodeEncodeError:
         raise UsageError(f"{text!r:.200} is no URI: percent-encode what is not UTF-8") from None
@@ -74,6 +74,12 @@ def _find(connection: Connection, text: str) -> Row[Any]:
     return found
 
 
+def _local_uri(path: str) -> str:
+    archive, member = split_member(path)
+    uri = path_to_uri(os.path.abspath(archive))  # noqa: PTH100
+    return uri if member is None else member_uri(uri, member)
+
+
 def _verdicts(connection: Connection, image_id: bytes) -> list[dict[str, Any]]:
     verdict, job = schema.verdict, schema.job
     names = ("model", "model_id", "status", "p_real", "label", "reason", "scan_id", "job_id", "scored_at")
@@ -90,7 +96,21 @@ def _verdicts(connection: Connection, image_id: bytes) -> list[dict[str, Any]]:
         .order_by(VIEW.c.scored_at.desc(), VIEW.c.model_id)
     )
     rows = [dict(row._mapping) for row in connection.execute(query)]
-    return [row | {"digest": row["digest"] and row["digest"].hex()} for row in rows]
+    faces = _faces(connection, image_id)
+    return [
+        row | {"digest": row["digest"] and row["digest"].hex(), "faces": faces.get(row["model_id"], [])} for row in rows
+    ]
+
+
+def _faces(connection: Connection, image_id: bytes) -> dict[str, list[dict[str, Any]]]:
+    """Return the faces that were found in an image, by model."""
+    face = schema.face
+    names = ("number", "x", "y", "width", "height", "confidence", "p_real")
+    query = select(face.c.model_id, *(face.c[name] for name in names)).where(face.c.image_id == image_id)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in connection.execute(query.order_by(face.c.number)):
+        found.setdefault(row.model_id, []).append({name: getattr(row, name) for name in names})
+    return found
 
 
 def _reviews(connection: Connection, image_id: bytes) -> list[dict[str, Any]]:

@@ -56,11 +56,13 @@ def shown_column(score: ColumnElement[float], model: Thresholds | Row[Any]) -> C
 
 
 def shown_by_model(table: Table, models: Sequence[Any]) -> ColumnElement[str | None]:
-    """Return the labels of verdicts of several models, from a table that has no labels; null for failures.
+    """Return the labels of verdicts, from a table that has no labels; null for failures.
 
     Args:
-        table: the verdicts.
+        table: the verdicts, of no other models.
         models: with ids and thresholds: rows of ``schema.model``, or what is made of them.
     """
+    if len(models) == 1:  # as nearly always: the indexes of scores tell everything, and no row is read
+        return shown_column(table.c.p_real, models[0])
     by_model = [(table.c.model_id == model.id, shown_column(table.c.p_real, model)) for model in models]
     return case(*by_model) if by_model else cast(null(), String)

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, Row, func, select
 
 from core.errors import UsageError
 from core.jobs import Job
+from core.manifest import faces_name
 from core.verdicts import Status
 from db import schema
 from db.engine import translated
@@ -33,13 +34,13 @@ class Ledger:
     Attributes:
         scan_id: which scan.
         scan_status: listing, listed, interrupted or cancelled.
-        model: name of the artifact that was asked for.
+        model: name of the model that was asked for.
         listed: images found.
         skipped: of these, not sent: a verdict was there already, or listed twice.
-        ignored: files passed over because of their names; not in ``listed``.
-        unlistable: folders that could not be listed; nobody knows what is in them.
+        ignored: files passed over because nobody asked for them; not in ``listed``.
+        unlistable: folders, and lines of lists, that could not be listed; nobody knows what is in them.
         ok: scored.
-        failed: images that could not be scored, by status.
+        failed: images without a score, by status.
         queued: waiting in Redis.
         running: in a job that a worker has begun.
         undelivered: in jobs that failed as a whole; ``producer retry`` sends them again.
@@ -220,13 +221,13 @@ def stuck_jobs(engine: Engine, scan_id: int, held: Collection[str], *, failed: b
         return [row.id for row in rows if row.status == "failed" or row.id not in held]
 
 
-def longest_job_seconds(engine: Engine, model_name: str) -> float | None:
-    """Return the longest run among the latest 1,000 jobs of a model; None if none was ever done."""
+def longest_job_seconds(engine: Engine, artifact: str) -> float | None:
+    """Return the longest run among the latest 1,000 jobs of an artifact, by name; None if none was ever done."""
     job, model = schema.job, schema.model
     latest = (
         select(job.c.total_seconds)
         .join(model, model.c.id == job.c.model_id)
-        .where(model.c.name == model_name, job.c.status == "done")
+        .where(model.c.name.in_((artifact, faces_name(artifact))), job.c.status == "done")
         .order_by(job.c.finished_at.desc())
         .limit(1000)
         .subquery()

@@ -4,17 +4,19 @@ import json
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import reduce
 from itertools import pairwise
+from operator import add
 from typing import Any
 
 from sqlalchemy import Engine, Row, func, select, update
 
 from core.errors import UsageError
-from core.verdicts import Status
+from core.verdicts import ANSWERS, Status
 from db import schema
 from db.engine import translated
 from db.labels import label_of
-from db.ledger import FAILURES, reading
+from db.ledger import reading
 
 SHORTEST_ID = 4
 
@@ -120,7 +122,7 @@ def count_scored(engine: Engine) -> dict[str, dict[str, int]]:
     The sums of the job rows: an image that was scored again counts again.
     """
     job = schema.job
-    failed = sum((job.c[f"n_{status}"] for status in FAILURES[1:]), start=job.c[f"n_{FAILURES[0]}"])
+    failed = reduce(add, (job.c[f"n_{status}"] for status in Status if status not in ANSWERS))
     sums = {"scored": job.c[f"n_{Status.OK}"], "failed": failed, "pruned": job.c.pruned}
     query = (
         select(job.c.model_id, *(func.sum(column).label(name) for name, column in sums.items()))

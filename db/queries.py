@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, bindparam, select
 from sqlalchemy.types import NullType
 
 from core.images import ImageRef
-from core.verdicts import Status
+from core.verdicts import ANSWERS
 from db import schema
 from db.access import FEW, Access, Part
 from db.engine import translated
@@ -58,7 +58,7 @@ def scored_fingerprints(
         verdict.c.model_id == model_id, verdict.c.image_id.in_(some_ids)
     )
     if only_ok:
-        query = query.where(verdict.c.status == str(Status.OK))
+        query = query.where(verdict.c.status.in_(list(map(str, ANSWERS))))
     found: dict[str, str] = {}
     with translated(engine), reading(engine) as connection:
         for some in chunks(list(uris), 500):
@@ -113,11 +113,14 @@ def _ways(access: Access, order: str) -> Iterator[tuple[list[Part], bool]]:
 
 
 def _sorting(connection: Connection, order: str, *, is_by_score: bool) -> list[ColumnElement[Any]]:
-    score, name = VIEW.c.p_real, byte_order(VIEW.c.uri, connection.dialect)
+    score: ColumnElement[Any] = VIEW.c.p_real
+    name = byte_order(VIEW.c.uri, connection.dialect)
     if order == "path":
         return [name]
     if order == "time":
         return [VIEW.c.scored_at, name]
+    if not is_by_score:
+        score = score + 0  # an index of scores would lead SQLite past all of them to those that have none
     direction = score.asc() if order == "score" else score.desc()
     return [direction, name] if is_by_score else [direction.nulls_last(), name]
 
@@ -125,5 +128,5 @@ def _sorting(connection: Connection, order: str, *, is_by_score: bool) -> list[C
 def estimate_verdicts(engine: Engine, wanted: Filter) -> tuple[int, bool]:
     """Return how many verdicts there are, and whether that is an estimate because counting would take seconds."""
     with translated(engine), reading(engine) as connection:
-        scope = Access(connection, wanted).scope(row_limit=5 * FEW)
+        scope = Access(connection, wanted).scope()
         return scope.estimate(scope.tally()[()]), scope.is_sample

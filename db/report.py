@@ -73,7 +73,7 @@ def make_page(
     """
     found = read_findings(engine, scan_id, gallery=max(gallery, explained))
     artifact = find_used_artifact(found.models[0], settings) if found.models else None
-    wanted = [(one.row["uri"], one.row["digest"]) for one in found.pictures]
+    wanted = [(one.row["uri"], one.row["digest"], one.row["fingerprint"]) for one in found.pictures]
     thumbnails = make_thumbnails(wanted, settings, report)
     reasons = _explain(found, artifact, settings, explained) if explained else Explanations()
     cards = [_card(one, thumbnail, reasons) for one, thumbnail in zip(found.pictures, thumbnails, strict=True)]

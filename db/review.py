@@ -123,20 +123,27 @@ class Session:
             "review": {**review._mapping, "reviewed_at": review.reviewed_at.isoformat()} if review else None,
         }
 
-    def uri(self, image_id: bytes) -> str:
-        """Return the URI of one of the images.
+    def uri(self, image_id: bytes) -> tuple[str, str]:
+        """Return the URI of one of the images, and its fingerprint when it was scored last, or an empty text.
 
         Raises:
             KeyError: it is none of them, or the database knows it no more.
         """
-        image = schema.image
+        image, verdict = schema.image, schema.verdict
         if image_id not in self._positions:
             raise KeyError(image_id)
+        query = (
+            select(image.c.uri, verdict.c.fingerprint)
+            .outerjoin(verdict, verdict.c.image_id == image.c.id)
+            .where(image.c.id == image_id)
+            .order_by(verdict.c.scored_at.desc())
+            .limit(1)
+        )
         with translated(self._engine), reading(self._engine) as connection:
-            uri = connection.execute(select(image.c.uri).where(image.c.id == image_id)).scalar()
-        if uri is None:
+            found = connection.execute(query).one_or_none()
+        if found is None:
             raise KeyError(image_id)
-        return str(uri)
+        return found.uri, found.fingerprint or ""
 
     def record(self, image_id: bytes, label: str, note: str) -> int:
         """Add a review of one of the images.

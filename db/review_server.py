@@ -227,7 +227,7 @@ class Exchange(BaseHTTPRequestHandler):
             case ["", "items", name] if _POSITION.fullmatch(name):
                 self._send_json(session.item(int(name)))
             case ["", "images", name] if _ID.fullmatch(name):
-                self._send_picture(session.uri(bytes.fromhex(name)))
+                self._send_picture(*session.uri(bytes.fromhex(name)))
             case _:
                 raise Refusal(HTTPStatus.NOT_FOUND)
 
@@ -269,10 +269,10 @@ class Exchange(BaseHTTPRequestHandler):
         headers = {"Content-Security-Policy": f"{_POLICY}; {allowed}"}
         self._send(HTTPStatus.OK, "text/html; charset=utf-8", page.encode(), headers)
 
-    def _send_picture(self, uri: str) -> None:
+    def _send_picture(self, uri: str, fingerprint: str) -> None:
         settings = self.server.settings
         with self.server.decoding:
-            content = read_image(uri, roots=settings.roots, max_bytes=settings.max_bytes)
+            content = read_image(uri, roots=settings.roots, max_bytes=settings.max_bytes, fingerprint=fingerprint)
             picture = to_webp(shrink(content, settings, SIDE), QUALITY)
         self._send(HTTPStatus.OK, "image/webp", picture)
 

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Dialect,
     Double,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -19,14 +20,19 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    text,
 )
 
 from core.verdicts import Status
 
 #: The newest migration; a database at another one is refused.
-HEAD = "0002"
+HEAD = "0004"
 #: Where the database keeps that; not Alembic's default name, which another program in the same database may use.
 VERSION_TABLE = "facesieve_schema"
+#: Characters of a reason that are kept: PostgreSQL has no room for more than 2,704 bytes in an entry of an index.
+REASON_LENGTH = 500
+#: What the index of verdicts without a score holds. A query must say the same, and not by a parameter, to be led there.
+_UNSCORED = text("status <> 'ok'")
 
 metadata = MetaData()
 
@@ -50,7 +56,13 @@ model = Table(
     "model",
     metadata,
     Column("id", String(32), primary_key=True, comment="digest of its name and whatever decides a score"),
-    Column("name", String(64), nullable=False, index=True, comment="of the artifact; other weights, another row"),
+    Column(
+        "name",
+        String(64),
+        nullable=False,
+        index=True,
+        comment="of the artifact, and .faces if it scores faces; other weights, another row",
+    ),
     Column("sha256", String(64), nullable=False, comment="of the weights"),
     Column("architecture", String(64), nullable=False, comment="card-resnet, efficientnet-lite0, ensemble, ..."),
     Column("preprocess", String(32), nullable=False, comment="how bytes become the network's input"),
@@ -68,7 +80,7 @@ scan = Table(
     metadata,
     Column("id", Integer, primary_key=True, comment="counted from 1"),
     Column("sources", Text, nullable=False, comment="JSON list of what was scanned"),
-    Column("model_name", String(64), nullable=False, comment="artifact asked for"),
+    Column("model_name", String(64), nullable=False, comment="name of the model asked for"),
     Column("model_id", String(32), comment="the model whose verdicts were skipped; null if none was known"),
     Column("status", String(16), nullable=False, comment="listing, listed, interrupted, cancelled or forgotten"),
     Column("listed", BigInteger, nullable=False, comment="images found, so far"),
@@ -143,9 +155,9 @@ verdict = Table(
     metadata,
     Column("image_id", LargeBinary(16), ForeignKey("image.id"), primary_key=True, comment="what was scored"),
     Column("model_id", String(32), ForeignKey("model.id"), primary_key=True, comment="by which model"),
-    Column("status", String(16), nullable=False, comment="ok, or the name of the failure"),
-    Column("p_real", Double, comment="the network's output; null unless status is ok"),
-    Column("reason", Text, nullable=False, comment="of a failure; empty if ok"),
+    Column("status", String(16), nullable=False, comment="ok, no_face, or the name of the failure"),
+    Column("p_real", Double, comment="the network's output, for the most generated face; null unless status is ok"),
+    Column("reason", Text, nullable=False, comment="of a failure, its first 500 characters; empty if ok"),
     Column("fingerprint", Text, nullable=False, comment="of the content when it was listed: size-mtime, or ETag"),
     Column("digest", LargeBinary(16), comment="first 16 bytes of the SHA-256 of the bytes that were scored"),
     Column("scan_id", Integer, ForeignKey("scan.id"), nullable=False, comment="the latest scan that scored it"),
@@ -153,7 +165,25 @@ verdict = Table(
     Column("scored_at", UtcTime, nullable=False, comment="when it was saved"),
     Index("ix_verdict_model_score", "model_id", "p_real"),
     Index("ix_verdict_scan_score", "scan_id", "p_real"),
+    # All that is counted of failures is read here; a verdict with a score costs nothing.
+    Index("ix_verdict_unscored", "model_id", "status", "reason", sqlite_where=_UNSCORED, postgresql_where=_UNSCORED),
     comment="What one model says of one image, or why it cannot: the results.",
+)
+
+face = Table(
+    "face",
+    metadata,
+    Column("image_id", LargeBinary(16), primary_key=True, comment="that it is in"),
+    Column("model_id", String(32), primary_key=True, comment="that scored it; its name ends in .faces"),
+    Column("number", SmallInteger, primary_key=True, autoincrement=False, comment="in the image, from 1, the largest"),
+    Column("x", Integer, nullable=False, comment="left edge of its box, in pixels of the image as it is shown"),
+    Column("y", Integer, nullable=False, comment="upper edge"),
+    Column("width", Integer, nullable=False, comment="pixels"),
+    Column("height", Integer, nullable=False, comment="pixels"),
+    Column("confidence", Double, nullable=False, comment="of the detector, in [0, 1]"),
+    Column("p_real", Double, nullable=False, comment="the network's output; the lowest is the verdict's"),
+    ForeignKeyConstraint(["image_id", "model_id"], ["verdict.image_id", "verdict.model_id"], ondelete="CASCADE"),
+    comment="A face that was found in an image and scored; it goes with its verdict.",
 )
 
 review = Table(

@@ -68,7 +68,7 @@ class Scope:
         """Return how many verdicts were found with each combination of values; of a sample, not yet scaled."""
         found = Counter[tuple[Any, ...]]()
         names = [key.label(f"key_{number}") for number, key in enumerate(keys)]
-        for row in self.rows(*names, func.count(), grouped_by=names):
+        for row in self.rows(*names, func.count(), grouped_by=names, is_streamed=False):
             found[tuple(row)[:-1]] += row[-1]
         return found
 
@@ -77,12 +77,15 @@ class Scope:
         *columns: ColumnElement[Any],
         grouped_by: Sequence[ColumnElement[Any]] = (),
         ordered_by: Sequence[ColumnElement[Any]] = (),
+        is_streamed: bool = True,
     ) -> Iterator[Any]:
-        """Yield the verdicts, or groups of them, part by part."""
+        """Yield the verdicts, or groups of them, part by part; a few are there sooner if they are not streamed."""
+        options = {"yield_per": 1000} if is_streamed else {}
         for tests in self._parts:
             query = select(*columns).select_from(self.table).where(*tests)
             query = query.group_by(*grouped_by).order_by(*ordered_by)
-            yield from self._connection.execution_options(yield_per=10_000).execute(query)
+            for some in self._connection.execute(query, execution_options=options).partitions():
+                yield from some
 
     def estimate(self, number: int) -> int:
         """Return how many verdicts there are if so many were found."""

@@ -1,7 +1,8 @@
 """What `db stats` tells of verdicts: labels, failures, scores, and groups of them.
 
 Up to ``db.access.EXACT`` verdicts are counted; of more, a uniform sample is, and every number has its margin. Failures
-are counted for as long as they are few by themselves: the rare ones matter, and a sample would miss them.
+are counted for as long as they are few by themselves, or at least those with a status that is rare: they matter, and a
+sample would miss them.
 """
 
 import re
@@ -15,9 +16,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Table, func, select
 
-from core.verdicts import Status
+from core.uris import ARCHIVE_SUFFIXES
+from core.verdicts import ANSWERS, Status
 from db import schema
-from db.access import Access, hidden
+from db.access import EXACT, LOOKED_UP, Access, hidden
 from db.engine import translated
 from db.filters import Filter, byte_order, uri_range
 from db.ledger import reading
@@ -29,8 +31,11 @@ MOST_REASONS = 10
 MOST_GROUPS = 1000
 #: So many different reasons are kept in memory; beyond that, those seen least are forgotten.
 _MOST_KINDS = 10_000
+_NUMBER = re.compile("[0-9]+")
 #: What a URI begins with that is not a folder of somebody's choice.
 _ROOT = re.compile(r"(?:[a-z][a-z0-9+.-]*://[^/]*)?/?")
+#: A part of a URI that has images below it; an archive is one.
+_FOLDER = re.compile(rf"[^/#]*/|[^/]*?(?:{'|'.join(map(re.escape, ARCHIVE_SUFFIXES))})#|[^/]*/", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,24 +100,32 @@ def read_statistics(
     """
     with translated(engine), reading(engine) as connection:
         scored = Access(connection, replace(wanted, is_scored=True)).scope(is_exact=is_exact)
-        failed = Access(connection, replace(wanted, is_scored=False)).scope(is_exact=is_exact)
         scores = scored.tally(scored.label, scored.bin_of(BINS))
-        failures = failed.tally(failed.table.c.status)
-        reasons = list(_groups_of_reasons(failed))
+        unscored = [
+            (scope, *_count_reasons(scope, is_streamed=is_exact))
+            for scope in _unscored(connection, wanted, is_exact=is_exact)
+        ]
+        reasons = [
+            _group(scope, name, Counter({None: number}))
+            for scope, _, kinds in unscored
+            for name, number in kinds.items()
+        ]
+        reasons.sort(key=lambda group: group.images, reverse=True)
         if by == "reason":
             groups, left_out = _largest(reasons)
         else:
             groups, left_out = _largest(_groups(connection, wanted, by, depth, is_exact=is_exact) if by else ())
     found = [(str(Status.OK), scores.total(), scored)] if scores else []
-    found += [(status, number, failed) for (status,), number in failures.items()]
+    found += [(status, number, scope) for scope, statuses, _ in unscored for status, number in statuses.items()]
     found.sort(key=lambda entry: entry[2].estimate(entry[1]), reverse=True)
     labels = _sums(scores, 0).most_common()
     bins = _sums(scores, 1)
-    sampled = [found.total() for scope, found in ((scored, scores), (failed, failures)) if scope.is_sample]
+    totals = [(scored, scores.total()), *((scope, statuses.total()) for scope, statuses, _ in unscored)]
+    sampled = [number for scope, number in totals if scope.is_sample]
     return Statistics(
-        verdicts=scored.estimate(scores.total()) + failed.estimate(failures.total()),
+        verdicts=sum(scope.estimate(number) for scope, number in totals),
         sample=sum(sampled) if sampled else None,
-        margin=scored.margin(scores.total()) + failed.margin(failures.total()),
+        margin=sum(scope.margin(number) for scope, number in totals),
         labels={label: scored.estimate(number) for label, number in labels},
         statuses={status: scope.estimate(number) for status, number, scope in found},
         margins={label: scored.margin(number) for label, number in labels}
@@ -148,27 +161,52 @@ def _group(scope: Scope, name: str, counts: Counter[str | None]) -> Group:
     return Group(name, scope.estimate(images), scope.margin(images), labels, scope.estimate(counts[None]))
 
 
-def _groups_of_reasons(scope: Scope) -> Iterator[Group]:
-    """Yield the most frequent reasons. Numbers in them, such as sizes, would make each one of its own kind."""
-    found = Counter[str]()
-    for status, reason in scope.rows(scope.table.c.status, scope.table.c.reason):
-        found[f"{status}: {re.sub('[0-9]+', 'N', reason)}"] += 1
-        if len(found) > _MOST_KINDS:
-            found = Counter(dict(found.most_common(_MOST_KINDS // 2)))
-    for name, number in found.most_common():
-        yield _group(scope, name, Counter({None: number}))
+def _unscored(connection: Connection, wanted: Filter, *, is_exact: bool) -> list[Scope]:
+    """Return what has no score: together, or, where it is too much to be counted, each status by itself."""
+    # Of a scan, no index knows the status and the reason.
+    limit = EXACT if wanted.scan_id is None else LOOKED_UP
+    together = Access(connection, replace(wanted, is_scored=False)).scope(is_exact=is_exact, limit=limit)
+    if not together.is_sample or replace(wanted, model=None) != Filter():
+        return [together]
+    others = (replace(wanted, status=status) for status in Status if status is not Status.OK)
+    return [Access(connection, other).scope() for other in others]
+
+
+def _count_reasons(scope: Scope, *, is_streamed: bool) -> tuple[Counter[str], Counter[str]]:
+    """Return how many have each status, and how many failed for each reason, of which the most frequent are kept.
+
+    Numbers in reasons, such as sizes, would make each one of its own kind. The database drops those at the ends, which
+    is where nearly all of them stand: so it hands over few.
+    """
+    statuses, kinds = Counter[str](), Counter[str]()
+    status_of, reason_of = scope.table.c.status, scope.table.c.reason
+    keys = [status_of, func.trim(reason_of, "0123456789")]
+    rows = scope.rows(status_of, func.min(reason_of), func.count(), grouped_by=keys, is_streamed=is_streamed)
+    for status, reason, number in rows:
+        statuses[status] += number
+        if status not in ANSWERS:
+            kinds[f"{status}: {_NUMBER.sub('N', reason)}"] += number
+        if len(kinds) > _MOST_KINDS:
+            kinds = Counter(dict(kinds.most_common(_MOST_KINDS // 2)))
+    return statuses, kinds
 
 
 def _groups(connection: Connection, wanted: Filter, by: str, depth: int, *, is_exact: bool) -> Iterator[Group]:
     access = Access(connection, wanted)
     scope = access.scope(is_exact=is_exact, by_name=by == "folder")
     if by == "folder":
-        # In the order of names: the next folder begins where one ends, and memory holds one of them.
+        # In the order of names: memory holds one folder, and those that it lies in, whose images may stand around it.
         uri = scope.table.c.uri
         rows = scope.rows(uri, scope.label, ordered_by=[byte_order(uri, connection.dialect)])
         folder = _folder_namer(connection, access.prefixes, depth)
+        nested: list[tuple[str, Counter[str | None]]] = []
         for name, some in groupby(rows, key=lambda row: folder(row[0])):
-            yield _group(scope, name, Counter(row[1] for row in some))
+            while nested and not name.startswith(nested[-1][0]):
+                yield _group(scope, *nested.pop())
+            if not nested or nested[-1][0] != name:
+                nested.append((name, Counter()))
+            nested[-1][1].update(row[1] for row in some)
+        yield from (_group(scope, *found) for found in reversed(nested))
         return
     # Not in the order of an index, in which SQLite would read the whole table to spare itself the sorting of a sample.
     keys = {
@@ -219,6 +257,8 @@ def _folder_namer(connection: Connection, prefixes: tuple[str, ...], depth: int)
 
     def name_of(uri: str) -> str:
         root = common if common and uri.startswith(common) else _ROOT.match(uri)[0]  # type: ignore[index] # matches ""
+        if "#" in uri:  # the pattern takes its time
+            return root + "".join(_FOLDER.findall(uri, len(root))[:depth])
         folders = uri[len(root) :].split("/")[:-1]
         return root + "".join(f"{folder}/" for folder in folders[:depth])
 

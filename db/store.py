@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, case, exists, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -14,8 +13,8 @@ from core.jobs import Job
 from core.manifest import Manifest
 from core.verdicts import Outcome, Status
 from db import schema
-from db.bulk import upsert
 from db.engine import translated
+from db.outcomes import OutcomeRows
 
 #: A job in one of these states is over: a message about it has nothing left to do.
 OVER = ("done", "failed", "cancelled", "forgotten")
@@ -242,18 +241,12 @@ class Store:
         """
         if [outcome.ref for outcome in outcomes] != list(job.images):
             raise ValueError(f"job {job.id} has {len(job.images)} images, got {len(outcomes)} outcomes")
-        # Rows in the order of their keys, so that two jobs with an image in common cannot wait for each other; one row
-        # for an image that stands twice in a job.
-        by_id = {outcome.ref.id: outcome for outcome in outcomes}
-        rows = [(image_id, by_id[image_id]) for image_id in sorted(by_id)]
-        images = [_image_row(image_id, outcome) for image_id, outcome in rows]
-        verdicts = [_verdict_row(image_id, outcome) for image_id, outcome in rows]
+        rows = OutcomeRows(outcomes)
         origin = {"model_id": report.model_id, "scan_id": job.scan_id, "job_id": job.id, "scored_at": _now()}
         counts = {f"n_{status}": sum(outcome.status is status for outcome in outcomes) for status in Status}
         done = {"status": "done", "finished_at": _now(), "error": None, "suspect": None, "suspicions": 0}
         with translated(self._engine), self._engine.begin() as connection:
-            upsert(connection, schema.image, images, keep=("width", "height", "phash"))
-            upsert(connection, schema.verdict, verdicts, origin)
+            rows.write(connection, origin, are_of_faces=job.faces)
             connection.execute(
                 update(schema.job).where(schema.job.c.id == job.id).values(**done, **counts, **asdict(report))
             )
@@ -267,28 +260,6 @@ class Store:
                 .where(job.c.id == job_id, job.c.status.not_in(OVER))
                 .values(status="failed", error=error, finished_at=_now())
             )
-
-
-def _image_row(image_id: bytes, outcome: Outcome) -> dict[str, Any]:
-    return {
-        "id": image_id,
-        "uri": outcome.ref.uri,
-        "size_bytes": outcome.ref.size_bytes,
-        "width": outcome.width,
-        "height": outcome.height,
-        "phash": outcome.phash,
-    }
-
-
-def _verdict_row(image_id: bytes, outcome: Outcome) -> dict[str, Any]:
-    return {
-        "image_id": image_id,
-        "status": str(outcome.status),
-        "p_real": outcome.p_real,
-        "reason": outcome.reason,
-        "fingerprint": outcome.ref.fingerprint,
-        "digest": outcome.digest,
-    }
 
 
 def _now() -> datetime:

@@ -55,14 +55,14 @@ def read_throughput(engine: Engine, *, scan_id: int | None = None, model: str | 
         query = query.where(job.c.scan_id == scan_id)
     if model is not None:
         query = query.where(job.c.model_id.in_(select(schema.model.c.id).where(schema.model.c.name == model)))
-    found: defaultdict[tuple[str, str, str], tuple[array[float], ...]] = defaultdict(
-        lambda: tuple(array("d") for _ in range(1 + len(STAGES)))
-    )
+    found: defaultdict[tuple[str, str, str], array[float]] = defaultdict(lambda: array("d"))
     with translated(engine), reading(engine) as connection:
-        for *key, images, total, decode, predict in connection.execution_options(yield_per=1000).execute(query):
-            for numbers, number in zip(found[tuple(key)], (images, total, decode, predict), strict=True):
-                numbers.append(number)
-    return sorted((_pace(*key, *numbers) for key, numbers in found.items()), key=lambda pace: -pace.images)
+        for some in connection.execution_options(yield_per=1000).execute(query).partitions():
+            for row in some:
+                found[row[:3]].extend(row[3:])
+    width = 1 + len(STAGES)
+    paces = (_pace(*key, *(numbers[start::width] for start in range(width))) for key, numbers in found.items())
+    return sorted(paces, key=lambda pace: -pace.images)
 
 
 def _pace(engine: str, precision: str, worker: str, images: "array[float]", *stages: "array[float]") -> Pace:

@@ -5,6 +5,7 @@ import warnings
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
@@ -21,7 +22,12 @@ SIDE = 224
 #: Of WebP; a face then takes about 4 KB.
 QUALITY = 65
 #: Those that a worker scores. Pillow knows more, and runs another program for one of them.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
+with suppress(ImportError):
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+    FORMATS += ("HEIF",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +46,12 @@ class Thumbnail:
 
 
 def make_thumbnails(
-    images: Sequence[tuple[str, bytes | None]], settings: Settings, report: Callable[[int, int], None]
+    images: Sequence[tuple[str, bytes | None, str]], settings: Settings, report: Callable[[int, int], None]
 ) -> list[Thumbnail]:
     """Make small copies of images, in threads. An image that cannot be read or decoded has a reason instead.
 
     Args:
-        images: URI and digest of each, as in the table of verdicts.
+        images: URI, digest and fingerprint of each, as in the table of verdicts.
         settings: roots, limits and number of threads, as for a worker.
         report: called with how many are done, and of how many.
     """
@@ -54,22 +60,23 @@ def make_thumbnails(
     with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
         # Pillow's, about large or odd files: the limits are ours. Filters belong to the process, so set them just once.
         warnings.simplefilter("ignore")
-        for thumbnail in pool.map(lambda image: make_thumbnail(image[0], image[1], settings), images):
+        for thumbnail in pool.map(lambda image: make_thumbnail(image[0], image[1], image[2], settings), images):
             made.append(thumbnail)
             report(len(made), len(images))
     return made
 
 
-def make_thumbnail(uri: str, digest: bytes | None, settings: Settings) -> Thumbnail:
+def make_thumbnail(uri: str, digest: bytes | None, fingerprint: str, settings: Settings) -> Thumbnail:
     """Make a small copy of one image.
 
     Args:
         uri: of the image.
         digest: of the bytes that were scored, as in ``Outcome``; None if not known.
+        fingerprint: that it had then; empty if not known.
         settings: roots and limits.
     """
     try:
-        content = read_image(uri, roots=settings.roots, max_bytes=settings.max_bytes)
+        content = read_image(uri, roots=settings.roots, max_bytes=settings.max_bytes, fingerprint=fingerprint)
     except (ImageError, StorageError) as error:
         return Thumbnail("", str(error))
     is_changed = digest is not None and sha256(content).digest()[: len(digest)] != digest

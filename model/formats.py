@@ -1,14 +1,15 @@
 """Recognise image files by their bytes, and tell a file that was cut off from one that is damaged.
 
 Only files recognised here are decoded. Every one of these formats states its size in a header that can be read
-without decoding, so the limit on pixels holds for all of them.
+without decoding, so the limit on pixels holds for all of them. (Decoders refuse what is larger inside. That of AVIF
+alone goes on, up to 16,384 x 16,384 pixels, and shrinks the image to what was stated.)
 """
 
 import re
 from collections.abc import Callable
 
 #: Longest part of a file that a signature looks at.
-_HEAD = 32
+_HEAD = 64
 _SIGNATURES = {
     "JPEG": rb"\xff\xd8\xff",
     "PNG": rb"\x89PNG\r\n\x1a\n",
@@ -16,22 +17,44 @@ _SIGNATURES = {
     "GIF": rb"GIF8[79]a",
     "BMP": rb"BM.{12}[\x28\x34\x38\x6c\x7c]\0\0\0",
     "TIFF": rb"II\*\0|MM\0\*",
-    "AVIF": rb"....ftyp(?:....){0,5}avi[fs]",
+    "AVIF": rb"....ftyp(?:....){0,13}avi[fs]",
+    "HEIC": rb"....ftyp(?:....){0,13}(?:hei[cmsx]|hev[cmsx]|m[is]f1)",  # behind AVIF, which names the last as well
     "JPEG2000": rb"\0\0\0\x0cjP  \r\n\x87\n",
     "PNM": rb"P[56]\s",
 }
 _SIGNATURE = re.compile(b"|".join(b"(?P<%s>%s)" % (name.encode(), rule) for name, rule in _SIGNATURES.items()), re.S)
 KNOWN = ", ".join(_SIGNATURES)
+#: Scans of a JPEG file; cameras and programs write up to a dozen. Each takes a second where there are pixels enough,
+#: and only a few bytes, so that a small file could keep a thread for hours.
+MAX_SCANS = 100
+_START_OF_SCAN = b"\xff\xda"
+_JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # neither within a scan nor without a length
 
 
 def recognise(data: bytes) -> str | None:
     """Return the name of a file's format, or None if it is not one that can be decoded.
 
     Args:
-        data: the whole file, or at least its first 32 bytes.
+        data: the whole file, or at least its first 64 bytes.
     """
     match = _SIGNATURE.match(data[:_HEAD])
     return match.lastgroup if match else None
+
+
+def has_too_many_scans(jpeg: bytes) -> bool:
+    """Tell whether decoding a JPEG file would take more than ``MAX_SCANS`` rounds.
+
+    Args:
+        jpeg: the whole file.
+    """
+    if jpeg.count(_START_OF_SCAN) <= MAX_SCANS:
+        return False
+    # Thumbnails, profiles, and what phones append can hold the same bytes: count those of the image itself.
+    scans, position = 0, 2
+    while (marker := _JPEG_MARKER.search(jpeg, position)) and marker[0] != b"\xff\xd9":
+        scans += marker[0] == _START_OF_SCAN
+        position = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2], "big")
+    return scans > MAX_SCANS
 
 
 def ends_early(kind: str, data: bytes, pixels: int) -> bool:
@@ -83,7 +106,7 @@ def _jpeg_ends_early(data: bytes) -> bool:
 
 
 def _boxes_end_early(data: bytes) -> bool:
-    """Add up the boxes, length and name each, that AVIF and JPEG 2000 files consist of."""
+    """Add up the boxes, length and name each, that AVIF, HEIC and JPEG 2000 files consist of."""
     position = 0
     while position + 8 <= len(data):
         length = int.from_bytes(data[position : position + 4], "big")
@@ -103,6 +126,7 @@ _END_RULES: dict[str, Callable[[bytes, int], bool]] = {
     "BMP": lambda data, _: int.from_bytes(data[2:6], "little") > len(data),
     "TIFF": lambda data, _: int.from_bytes(data[4:8], "little" if data[:1] == b"I" else "big") + 2 > len(data),
     "AVIF": lambda data, _: _boxes_end_early(data),
+    "HEIC": lambda data, _: _boxes_end_early(data),
     "JPEG2000": lambda data, _: _boxes_end_early(data),
     "PNM": lambda data, pixels: (3 if data[1:2] == b"6" else 1) * pixels > len(data),
 }

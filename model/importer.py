@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from core.errors import ModelBrokenError, ModelNotFoundError, ModelShapeError, UsageError
-from core.manifest import NAME_PATTERN, Manifest
+from core.manifest import FACES, NAME_PATTERN, Manifest, is_of_faces
 from core.settings import Settings
 from model.artifact import check_free, digest, write_artifact
 from model.network import Network, load_keras, load_saved_model
@@ -182,8 +182,10 @@ def check_name(name: str, settings: Settings, *, overwrite: bool) -> None:
     Raises:
         UsageError: it is no name, or taken.
     """
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise UsageError(f"model name {name!r}: use up to 64 of a-z, 0-9, '.', '_' and '-', a letter or digit first")
+    if not re.fullmatch(NAME_PATTERN, name) or is_of_faces(name):
+        raise UsageError(
+            f"model name {name!r}: use up to 58 of a-z, 0-9, '.', '_' and '-', a letter or digit first, no {FACES} last"
+        )
     check_free(settings.models_dir / name, overwrite=overwrite)
 
 

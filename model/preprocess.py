@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from core.errors import ImageError
 from core.verdicts import Status
-from model.formats import KNOWN, ends_early, recognise, still_png
+from model import heic
+from model.formats import KNOWN, MAX_SCANS, ends_early, has_too_many_scans, recognise, still_png
 
 #: Width and height of the network's input, in pixels.
 SIDE = 224
@@ -75,7 +76,7 @@ def decode(data: bytes, preset: str, *, max_pixels: int) -> Decoded:
 
 
 def decode_whole(data: bytes, preset: str, *, max_pixels: int) -> NDArray[np.uint8]:
-    """Decode one image at its own size: ``decode`` without the last step, for training to crop.
+    """Decode one image at its own size: ``decode`` without the last step, for whoever crops.
 
     Args:
         data: the whole file.
@@ -106,6 +107,27 @@ def resize(image: NDArray[np.uint8], preset: str, side: int = SIDE) -> NDArray[n
     is_area = (preset == "rgb-area" and shrinks >= 1) or (preset == "rgb-scaled" and shrinks >= 2)
     method = cv2.INTER_AREA if is_area else cv2.INTER_LINEAR
     return cv2.resize(image, (side, side), interpolation=method).astype(np.uint8, copy=False)
+
+
+def cut(image: NDArray[np.uint8], left: int, top: int, side: int, preset: str) -> NDArray[np.uint8]:
+    """Make a square of an image the network's input.
+
+    Args:
+        image: as ``decode_whole`` returns it.
+        left: edge of the square, in pixels.
+        top: edge of the square, in pixels.
+        side: of the square, which lies within the image, in pixels.
+        preset: tells the interpolation.
+
+    Returns:
+        uint8 of shape (224, 224, 3).
+    """
+    return resize(image[top : top + side, left : left + side], preset)
+
+
+def as_rgb(image: NDArray[np.uint8], preset: str) -> NDArray[np.uint8]:
+    """Return an image, as ``decode_whole`` returns it, with its channels in the order red, green, blue."""
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False) if preset == "card" else image
 
 
 def difference_hash(pixels: NDArray[np.uint8]) -> int:
@@ -153,8 +175,10 @@ def _decode_at_most(
     kind = recognise(data)
     if kind is None:
         raise ImageError(Status.UNSUPPORTED, f"not an image of a known format ({KNOWN})")
-    width, height = _stated_size(data)
+    width, height = _stated_size(kind, data)
     _check_pixels(width * height, max_pixels)
+    if kind == "JPEG" and has_too_many_scans(data):
+        raise ImageError(Status.UNREADABLE, f"the JPEG file has more than {MAX_SCANS} scans")
     reduction = 1
     if kind == "JPEG" and preset == "rgb-scaled" and side:
         reduction = next((n for n in (8, 4, 2) if min(width, height) >= n * side), 1)
@@ -175,7 +199,9 @@ def _decode_at_most(
     return image.astype(np.uint8, copy=False), width, height
 
 
-def _stated_size(data: bytes) -> tuple[int, int]:
+def _stated_size(kind: str, data: bytes) -> tuple[int, int]:
+    if kind == "HEIC":
+        return heic.stated_size(data)
     width, height = imagesize.get(BytesIO(data))
     return (int(width), int(height)) if width > 0 and height > 0 else (0, 0)
 
@@ -186,6 +212,8 @@ def _check_pixels(pixels: int, max_pixels: int) -> None:
 
 
 def _decode(kind: str, data: bytes, flags: int) -> NDArray[Any] | None:
+    if kind == "HEIC":
+        return heic.decode_heic(data, is_bgr=flags == cv2.IMREAD_COLOR_BGR)
     still = still_png(data) if kind == "PNG" else data
     if still is None:
         return None

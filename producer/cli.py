@@ -7,7 +7,28 @@ import typer
 
 from core.cli import JsonOption, console, new_app, notice, print_json, read_settings, run
 from core.errors import FacesieveError
-from core.selection import Selection
+from producer import cli_watch
+from producer.options import (
+    ColumnOption,
+    ExcludeOption,
+    Faces,
+    FacesOption,
+    ForceOption,
+    IncludeOption,
+    JobSizeOption,
+    LimitOption,
+    MaxSizeOption,
+    MinSizeOption,
+    ModelOption,
+    NewerOption,
+    OlderOption,
+    RetryFailuresOption,
+    SampleOption,
+    ShardsOption,
+    ShuffleOption,
+    Sources,
+    read_selection,
+)
 
 if TYPE_CHECKING:
     from producer.enqueue import Tally, Target
@@ -17,16 +38,7 @@ if TYPE_CHECKING:
 app = new_app("Put images into the queue, and see what becomes of them.")
 
 WATCH_SECONDS = 1.0
-
-Sources = Annotated[list[str], typer.Argument(help="Folders, or single files.", metavar="SOURCE...")]
 ScanArgument = Annotated[int | None, typer.Argument(help="Number of the scan; the latest if left out.")]
-IncludeOption = Annotated[list[str] | None, typer.Option(help="Glob of files to take, instead of all images.")]
-ExcludeOption = Annotated[list[str] | None, typer.Option(help="Glob of files to pass over.")]
-JobSizeOption = Annotated[int | None, typer.Option(min=1, max=10_000, help="Images in a message.")]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="List at most so many images.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Score again what is scored already.")]
-RetryFailuresOption = Annotated[bool, typer.Option("--retry-failures", help="Score again the images that failed.")]
-ModelOption = Annotated[str | None, typer.Option(help="Name or folder of the model artifact.")]
 
 
 @app.command()
@@ -34,11 +46,20 @@ def enqueue(
     sources: Sources,
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
-    job_size: JobSizeOption = None,
+    column: ColumnOption = None,
+    shards: ShardsOption = False,
+    min_size: MinSizeOption = None,
+    max_size: MaxSizeOption = None,
+    newer_than: NewerOption = None,
+    older_than: OlderOption = None,
+    sample: SampleOption = None,
     limit: LimitOption = None,
+    shuffle_jobs: ShuffleOption = False,
+    job_size: JobSizeOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be sent.")] = False,
     force: ForceOption = False,
     retry_failures: RetryFailuresOption = False,
+    faces: FacesOption = Faces.OFF,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until workers have scored everything.")] = False,
     model: ModelOption = None,
     as_json: JsonOption = False,
@@ -50,6 +71,10 @@ def enqueue(
 
         producer enqueue /data/faces --include '*.png' --exclude 'thumbs/*' --dry-run
 
+        producer enqueue s3://faces/list.parquet --column url --sample 0.01
+
+        find /data -name '*.jpg' -newer mark | producer enqueue -
+
         producer --broker redis://queue:6379/0 enqueue /data/faces --wait
     """
     from producer.progress import ScanProgress
@@ -59,9 +84,14 @@ def enqueue(
     from producer.waiting import Waiter
 
     settings = read_settings(model=model, job_size=job_size)
-    scan = Scan(sources, Selection(include=include or (), exclude=exclude or ()), limit=limit)
+    selection = read_selection(
+        include=include, exclude=exclude, min_size=min_size, max_size=max_size,
+        newer_than=newer_than, older_than=older_than, sample=sample,
+    )  # fmt: skip
+    scan = Scan(sources, selection, column=column, has_shards=shards, limit=limit)
     with open_session(settings) as session:
-        target = find_target(settings, session.engine, skip=_skip(force, retry_failures))
+        skip = _skip(force, retry_failures)
+        target = find_target(settings, session.engine, skip=skip, faces=faces is Faces.DETECT)
         if target.model_id is None:
             notice(f"note: no worker has registered model {target.name} yet, and it is not on this machine")
         if dry_run:
@@ -69,7 +99,7 @@ def enqueue(
             return
         tally = session.enqueuer.start(sources, target)
         with ScanProgress(session.engine, console(), is_quiet=as_json) as progress:
-            session.enqueuer.enqueue(scan, target, tally, progress.show)
+            session.enqueuer.enqueue(scan, target, tally, progress.show, is_shuffled=shuffle_jobs)
             if wait:
                 Waiter(session, tally, target.name).wait(progress.show)
         print_tally(console(), tally, as_json=as_json)
@@ -82,10 +112,19 @@ def run_command(
     sources: Sources,
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
-    job_size: JobSizeOption = None,
+    column: ColumnOption = None,
+    shards: ShardsOption = False,
+    min_size: MinSizeOption = None,
+    max_size: MaxSizeOption = None,
+    newer_than: NewerOption = None,
+    older_than: OlderOption = None,
+    sample: SampleOption = None,
     limit: LimitOption = None,
+    shuffle_jobs: ShuffleOption = False,
+    job_size: JobSizeOption = None,
     force: ForceOption = False,
     retry_failures: RetryFailuresOption = False,
+    faces: FacesOption = Faces.OFF,
     model: ModelOption = None,
     gpus: Annotated[str, typer.Option(help="auto, all, none, or a list such as 0,1.")] = "auto",
     slots: Annotated[int | None, typer.Option(min=1, help="Processes that share each GPU, or the CPU.")] = None,
@@ -102,6 +141,8 @@ def run_command(
         producer run ./faces
 
         producer run ./faces ./more --limit 1000 --json
+
+        producer run ./group-photos --faces detect
     """
     from core.manifest import find_artifact
     from producer.local import LocalWorker
@@ -112,12 +153,17 @@ def run_command(
     from producer.waiting import Waiter
 
     settings = read_settings(model=model, job_size=job_size, batch_size=batch_size)
-    scan = Scan(sources, Selection(include=include or (), exclude=exclude or ()), limit=limit)
+    selection = read_selection(
+        include=include, exclude=exclude, min_size=min_size, max_size=max_size,
+        newer_than=newer_than, older_than=older_than, sample=sample,
+    )  # fmt: skip
+    scan = Scan(sources, selection, column=column, has_shards=shards, limit=limit)
     options = [f"--gpus={gpus}", f"--engine={engine}", f"--precision={precision}"]
     options += [f"--slots={slots}"] if slots else []
     find_artifact(settings.model, settings)  # this machine does the work: better say now that it cannot
     with open_session(settings) as session:
-        target = find_target(settings, session.engine, skip=_skip(force, retry_failures))
+        skip = _skip(force, retry_failures)
+        target = find_target(settings, session.engine, skip=skip, faces=faces is Faces.DETECT)
         tally = session.enqueuer.start(sources, target)
         progress = ScanProgress(session.engine, console(), is_quiet=as_json)
         with LocalWorker(session.app, settings, target.name, options) as worker, progress:
@@ -128,13 +174,13 @@ def run_command(
                 progress.show(tally)
 
             try:
-                session.enqueuer.enqueue(scan, target, tally, tick)
+                session.enqueuer.enqueue(scan, target, tally, tick, is_shuffled=shuffle_jobs)
                 Waiter(session, tally, target.name).wait(tick)
             except KeyboardInterrupt:
                 session.enqueuer.cancel(tally.scan_id)
                 notice(f"interrupted: scan {tally.scan_id} is cancelled; the same command goes on where it stopped")
                 raise
-        summary = summarise(session.engine, tally.scan_id, sources)
+        summary = summarise(session.engine, tally.scan_id, scan.prefixes)
         if as_json:
             print_json(summary)
         else:
@@ -207,6 +253,9 @@ def cancel(scan: Annotated[int, typer.Argument(help="Number of the scan.")]) -> 
     console().print(f"scan {scan}: {Store(engine).cancel_scan(scan)} jobs cancelled")
 
 
+app.add_typer(cli_watch.app)
+
+
 def _skip(force: bool, retry_failures: bool) -> str:
     return "none" if force else "ok" if retry_failures else "all"
 
@@ -224,7 +273,7 @@ def _dry_run(session: "Session", scan: "Scan", target: "Target", as_json: bool) 
     else:
         console().print(
             f"{listed:,} images listed, {listed - wanted:,} already scored or listed twice, {wanted:,} to send "
-            f"({size / 1e6:,.1f} MB), {scan.ignored:,} files with other names passed over; nothing was sent"
+            f"({size / 1e6:,.1f} MB), {scan.ignored:,} files passed over; nothing was sent"
         )
 
 

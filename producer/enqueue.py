@@ -1,9 +1,12 @@
 """From listed images to queued jobs: skip what is done, book it, send it, and never flood Redis."""
 
+import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
+from typing import Protocol, TypeVar
 from uuid import uuid4
 
 import redis
@@ -11,15 +14,19 @@ from celery import Celery
 from sqlalchemy import Engine
 
 from core.broker import claimed_jobs, held_jobs, queued_messages, send_job, translated
-from core.images import ImageRef
+from core.images import UNCHANGING, ImageRef
 from core.jobs import Job
+from core.manifest import artifact_name, is_of_faces
 from core.settings import Settings
 from db.ledger import stuck_jobs
 from db.queries import scored_fingerprints
 from db.store import Store
 from producer.scan import Scan
 
+T = TypeVar("T")
+
 LOOKUP_SIZE = 2048  # images that are looked up, booked and sent in one go
+SHUFFLED_IMAGES = 65_536  # that wait for their turn, where jobs are sent in random order
 BACKPRESSURE_SECONDS = 0.2
 TOUCH_SECONDS = 10.0
 
@@ -29,7 +36,7 @@ class Target:
     """What the images are scored by.
 
     Attributes:
-        name: of the artifact; it decides the queue.
+        name: of the model; it decides the queue, and whether faces are looked for.
         model_id: of the model whose verdicts count as done; None if it is not known here.
         skip: which verdicts count as done: ``none``, ``ok`` or ``all``.
     """
@@ -53,21 +60,54 @@ class Tally:
     ignored: int = 0
 
 
+class Attempt(Protocol):
+    """How to do one thing with the broker or the database: once, or again until they are there."""
+
+    def __call__(self, act: Callable[[], T], /) -> T:
+        """Do it and return its result."""
+        ...
+
+
+def once(act: Callable[[], T], /) -> T:
+    """Do it, and let it fail."""
+    return act()
+
+
 class Enqueuer:
     """Sends scans to the queue of one model."""
 
-    def __init__(self, settings: Settings, engine: Engine, app: Celery, client: "redis.Redis") -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, app: Celery, client: "redis.Redis", attempt: Attempt = once
+    ) -> None:
+        """Take what to send with.
+
+        Args:
+            settings: say how large jobs are, and how many may wait.
+            engine: of the database.
+            app: to send with.
+            client: of the broker, to count with.
+            attempt: how to do each step of sending; each may be done again.
+        """
         self._settings = settings
         self._engine = engine
         self._store = Store(engine)
         self._app = app
         self._client = client
+        self._attempt = attempt
 
     def start(self, sources: list[str], target: Target) -> Tally:
         """Open a scan."""
         return Tally(scan_id=self._store.start_scan(sources, target.name, target.model_id))
 
-    def enqueue(self, scan: Scan, target: Target, tally: Tally, on_tick: Callable[[Tally], None]) -> None:
+    def enqueue(
+        self,
+        scan: Scan,
+        target: Target,
+        tally: Tally,
+        on_tick: Callable[[Tally], None],
+        *,
+        is_shuffled: bool = False,
+    ) -> None:
         """List, book and send; returns when everything is sent, or the scan was cancelled.
 
         Args:
@@ -75,19 +115,28 @@ class Enqueuer:
             target: by what to score it.
             tally: from ``start``; kept up to date.
             on_tick: called often, also while waiting for room.
+            is_shuffled: send the jobs in random order, as far as ``SHUFFLED_IMAGES`` allow: each is drawn from the
+                jobs of about so many images that were listed before it and are not yet sent.
 
         Raises:
             BrokerError: the broker went away; what is booked but not sent is for ``producer retry``.
         """
         status = "interrupted"
         try:
-            if self._send_all(scan, target, tally, on_tick):
+            if self._send_all(scan, target, tally, on_tick, is_shuffled=is_shuffled):
                 status = "listed"
         finally:
-            tally.is_listing = False
             tally.ignored, tally.unlistable = scan.ignored, scan.unlistable
-            unlistable = len(scan.unlistable)
-            self._store.finish_scan(tally.scan_id, status, ignored=scan.ignored, unlistable=unlistable)
+            self.finish(tally, status, unlistable=scan.unlistable_count)
+
+    def finish(self, tally: Tally, status: str, *, unlistable: int) -> None:
+        """Close a scan as ``listed`` or ``interrupted``."""
+        tally.is_listing = False
+        self._store.finish_scan(tally.scan_id, status, ignored=tally.ignored, unlistable=unlistable)
+
+    def touch(self, tally: Tally) -> bool:
+        """Give a sign of life. Return False if the scan was cancelled."""
+        return self._store.record_listing(tally.scan_id, [], skipped=0)
 
     def cancel(self, scan_id: int) -> int:
         """Cancel the jobs of a scan that no worker has begun. Returns how many."""
@@ -122,75 +171,122 @@ class Enqueuer:
             send_job(self._app, job)
         return job
 
-    def _send_all(self, scan: Scan, target: Target, tally: Tally, on_tick: Callable[[Tally], None]) -> bool:
+    def _send_all(
+        self, scan: Scan, target: Target, tally: Tally, on_tick: Callable[[Tally], None], *, is_shuffled: bool
+    ) -> bool:
         """Return False if the scan was cancelled meanwhile."""
-        waiting: list[ImageRef] = []
         size = self._settings.job_size
+        held = SHUFFLED_IMAGES // size if is_shuffled else 0
+        waiting: list[ImageRef] = []
+        pieces: list[list[ImageRef]] = []
         for listed, wanted in select_images(self._engine, scan, target):
             skipped = listed - len(wanted)
             tally.listed += listed
             tally.skipped += skipped
             waiting += wanted
             full = len(waiting) // size * size
-            if not self._send(target, waiting[:full], tally, on_tick, skipped=skipped):
-                return False
+            pieces += cut(waiting[:full], size)
             del waiting[:full]
-        return not waiting or self._send(target, waiting, tally, on_tick)
+            if is_shuffled:
+                random.shuffle(pieces)
+            if not self.send(target, pieces[held:], tally, on_tick, skipped=skipped):
+                return False
+            del pieces[held:]
+        pieces += cut(waiting, size)
+        return not pieces or self.send(target, pieces, tally, on_tick)
 
-    def _send(
+    def send(
         self,
         target: Target,
-        images: list[ImageRef],
+        pieces: Sequence[list[ImageRef]],
         tally: Tally,
         on_tick: Callable[[Tally], None],
         *,
         skipped: int = 0,
     ) -> bool:
-        """Book and send images, as many jobs at a time as there is room for. Return False if the scan was cancelled."""
-        size = self._settings.job_size
-        pieces = [tuple(images[start : start + size]) for start in range(0, len(images), size)]
-        jobs = [Job(uuid4().hex, tally.scan_id, target.name, piece, target.model_id) for piece in pieces]
+        """Book and send jobs, as many at a time as there is room for. Return False if the scan was cancelled.
+
+        Args:
+            target: by what to score.
+            pieces: the images of each job.
+            tally: kept up to date.
+            on_tick: called after each piece of work.
+            skipped: how many images were listed besides and are not sent.
+        """
+        most = LOOKUP_SIZE // self._settings.job_size + 1
         while True:
-            room = self._wait_for_room(target.name, tally, on_tick) if jobs else 0
-            some, jobs = jobs[:room], jobs[room:]
+            room = min(self._wait_for_room(target.name, tally, on_tick), most) if pieces else 0
+            some, pieces = pieces[:room], pieces[room:]
             # Booked first: a job that is booked but not sent can be found and sent again, the reverse would be lost.
-            if not self._store.record_listing(tally.scan_id, some, skipped=skipped):
+            jobs = self._attempt(partial(self._book, target, some, tally, skipped=skipped))
+            if jobs is None:
                 return False
-            for job in some:
-                send_job(self._app, job)
+            for job in jobs:
+                self._attempt(partial(send_job, self._app, job))
                 tally.sent += len(job.images)
             on_tick(tally)
-            if not jobs:
+            if not pieces:
                 return True
             skipped = 0
 
+    def _book(
+        self, target: Target, pieces: Sequence[list[ImageRef]], tally: Tally, *, skipped: int
+    ) -> list[Job] | None:
+        """Book new jobs and return them; None if the scan was cancelled."""
+        artifact, faces = artifact_name(target.name), is_of_faces(target.name)
+        jobs = [
+            Job(uuid4().hex, tally.scan_id, artifact, tuple(piece), target.model_id, faces=faces) for piece in pieces
+        ]
+        return jobs if self._store.record_listing(tally.scan_id, jobs, skipped=skipped) else None
+
     def _wait_for_room(self, model: str, tally: Tally, on_tick: Callable[[Tally], None]) -> int:
         """Return how many jobs may be sent, at least one."""
-        most = max(1, self._settings.max_queued_images // self._settings.job_size)
         touched = time.monotonic()
-        with translated(self._app.conf.broker_url):
-            while (room := most - queued_messages(self._client, model)) < 1:
-                tally.is_waiting = True
-                on_tick(tally)
-                time.sleep(BACKPRESSURE_SECONDS)
-                if time.monotonic() - touched > TOUCH_SECONDS:
-                    self._store.record_listing(tally.scan_id, [], skipped=0)  # a sign of life
-                    touched = time.monotonic()
+        while (room := self._attempt(partial(self._room, model))) < 1:
+            tally.is_waiting = True
+            on_tick(tally)
+            time.sleep(BACKPRESSURE_SECONDS)
+            if time.monotonic() - touched > TOUCH_SECONDS:
+                self._attempt(partial(self.touch, tally))
+                touched = time.monotonic()
         tally.is_waiting = False
         return room
+
+    def _room(self, model: str) -> int:
+        most = max(1, self._settings.max_queued_images // self._settings.job_size)
+        with translated(self._app.conf.broker_url):
+            return most - queued_messages(self._client, model)
 
 
 def select_images(engine: Engine, scan: Scan, target: Target) -> Iterator[tuple[int, list[ImageRef]]]:
     """Yield the images of a scan in pieces: how many were listed, and which of them are still to be scored."""
     listing = iter(scan)
     while listed := list(islice(listing, LOOKUP_SIZE)):
-        yield len(listed), _without_done(engine, listed, target)
+        yield len(listed), without_done(engine, listed, target)
 
 
-def _without_done(engine: Engine, listed: list[ImageRef], target: Target) -> list[ImageRef]:
+def cut(images: list[ImageRef], size: int) -> list[list[ImageRef]]:
+    """Return the images of jobs of a size; the last one may be smaller."""
+    return [images[start : start + size] for start in range(0, len(images), size)]
+
+
+def without_done(engine: Engine, listed: list[ImageRef], target: Target) -> list[ImageRef]:
+    """Return those of the images that are still to be scored, each once."""
     unique = list({ref.uri: ref for ref in listed}.values())
     if target.model_id is None or target.skip == "none":
         return unique
     done = scored_fingerprints(engine, target.model_id, unique, only_ok=target.skip == "ok")
-    # No fingerprint: the file could not be looked at when it was listed, so nobody knows whether it changed.
-    return [ref for ref in unique if not ref.fingerprint or done.get(ref.uri) != ref.fingerprint]
+    return [ref for ref in unique if not _is_done(ref, done.get(ref.uri))]
+
+
+def _is_done(ref: ImageRef, scored: str | None) -> bool:
+    """Tell whether what is listed now was scored already.
+
+    Args:
+        ref: as listed.
+        scored: fingerprint of what was scored; None if there is no verdict.
+    """
+    if scored is None or not ref.fingerprint:  # it could not be looked at, so nobody knows whether it changed
+        return False
+    # Of a member of an archive, a list knows nothing but the fingerprint of the archive, see `core.archives`.
+    return ref.fingerprint in (scored, scored.partition("@")[0], UNCHANGING)

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from core.broker import connect, make_app, open_broker
 from core.errors import ModelNotFoundError
-from core.manifest import NAME_PATTERN, find_artifact, read_manifest
+from core.manifest import NAME_PATTERN, artifact_name, faces_name, find_artifact, read_manifest
 from core.settings import Settings
 from db.engine import open_engine
 from db.queries import find_model
@@ -57,7 +57,7 @@ def open_session(settings: Settings) -> Iterator[Session]:
         engine.dispose()
 
 
-def find_target(settings: Settings, engine: Engine, *, skip: str) -> Target:
+def find_target(settings: Settings, engine: Engine, *, skip: str, faces: bool = False) -> Target:
     """Return the model that the settings name, as far as this host knows it.
 
     A producer's host need not hold the artifact: a name that a worker has registered will do, and a name that nobody
@@ -67,6 +67,7 @@ def find_target(settings: Settings, engine: Engine, *, skip: str) -> Target:
         settings: name the model.
         engine: of the database.
         skip: see ``Target``.
+        faces: whether the faces of the images are scored, which is another model with the same artifact.
 
     Raises:
         ModelNotFoundError: a path was given, and it leads to no artifact; or the name cannot be one.
@@ -74,7 +75,10 @@ def find_target(settings: Settings, engine: Engine, *, skip: str) -> Target:
     try:
         manifest = read_manifest(find_artifact(settings.model, settings))
     except ModelNotFoundError:
-        if "/" in settings.model or not re.fullmatch(NAME_PATTERN, settings.model):
+        artifact = artifact_name(settings.model)
+        if "/" in artifact or not re.fullmatch(NAME_PATTERN, artifact):
             raise
-        return Target(settings.model, find_model(engine, settings.model), skip)
-    return Target(manifest.name, manifest.id, skip)
+        name = faces_name(artifact) if faces else settings.model
+        return Target(name, find_model(engine, name), skip)
+    model = manifest.with_faces() if faces else manifest
+    return Target(model.name, model.id, skip)

@@ -1,10 +1,7 @@
 """What a scan found, for people and for scripts."""
 
-import os
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
-from urllib.parse import quote_from_bytes
 
 from rich.console import Console
 from rich.table import Table
@@ -12,7 +9,6 @@ from rich.text import Text
 from sqlalchemy import Engine
 
 from core.cli import print_json, printable
-from core.uris import FILE_SCHEME, path_to_uri
 from core.verdicts import Status
 from db.filters import Filter
 from db.ledger import Ledger, read_ledger
@@ -23,16 +19,17 @@ from producer.enqueue import Tally
 MOST_LIKELY = 5
 
 
-def summarise(engine: Engine, scan_id: int, sources: Sequence[str]) -> dict[str, Any]:
+def summarise(engine: Engine, scan_id: int, prefixes: tuple[str, ...] | None) -> dict[str, Any]:
     """Return what is known of the sources of a scan, verdicts of earlier scans included.
 
     Args:
         engine: of the database.
         scan_id: the scan that has just ended.
-        sources: folders or files, as given.
+        prefixes: of a ``producer.scan.Scan``; None means to count only what this scan has scored.
     """
     ledger = read_ledger(engine, scan_id)
-    wanted = Filter(model=ledger.model, under=tuple(prefix for source in sources for prefix in _prefixes(source)))
+    is_whole = prefixes is not None
+    wanted = Filter(model=ledger.model, under=prefixes or (), scan_id=None if is_whole else scan_id)
     found = read_statistics(engine, wanted)
     failures = {status: number for status, number in found.statuses.items() if status != Status.OK}
     likely = replace(wanted, status=Status.OK)
@@ -50,6 +47,7 @@ def summarise(engine: Engine, scan_id: int, sources: Sequence[str]) -> dict[str,
         "job_errors": ledger.errors,
         "seconds": round(ledger.seconds, 3),
         "images_per_second": round(ledger.scored / ledger.seconds, 1) if ledger.seconds else None,
+        "earlier_scans_counted": is_whole,
         "labels": found.labels,
         "failures": failures,
         "estimated": found.sample is not None,
@@ -68,6 +66,8 @@ def print_summary(console: Console, summary: dict[str, Any]) -> None:
         f"scan {summary['scan']}: {summary['listed']:,} images listed, {summary['skipped']:,} already scored or listed "
         f"twice, {summary['scored']:,} scored now{rate}"
     )
+    if not summary["earlier_scans_counted"]:
+        console.print("Of what a list names, only what this scan has scored is counted here:")
     counts = Table("label or failure", "images", box=None, pad_edge=False)
     for name, number in (summary["labels"] | summary["failures"]).items():
         counts.add_row(name, about(number, summary["margins"].get(name, 0)))
@@ -94,7 +94,7 @@ def print_tally(console: Console, tally: Tally, *, as_json: bool) -> None:
         )  # fmt: skip
         return
     print_unlistable(console, tally)
-    ignored = f"; {tally.ignored:,} files with other names passed over" if tally.ignored else ""
+    ignored = f"; {tally.ignored:,} files passed over" if tally.ignored else ""
     console.print(
         f"scan {tally.scan_id}: {tally.listed:,} images listed, {tally.skipped:,} already scored or listed twice, "
         f"{tally.sent:,} queued{ignored}"
@@ -102,7 +102,7 @@ def print_tally(console: Console, tally: Tally, *, as_json: bool) -> None:
 
 
 def print_unlistable(console: Console, tally: Tally) -> None:
-    """Print the folders that could not be listed."""
+    """Print the folders and lines that could not be listed."""
     for line in tally.unlistable:
         console.print(f"warning: cannot list {printable(line)}", markup=False, style="yellow")
 
@@ -126,11 +126,3 @@ def print_ledger(console: Console, ledger: Ledger, *, as_json: bool) -> None:
         console.print(f"{rate:,.0f} images/s, about {ledger.pending / rate:,.0f} s left")
     for reason, number in ledger.errors.items():
         console.print(f"{number} jobs failed: {printable(reason)}", markup=False)
-
-
-def _prefixes(source: str) -> tuple[str, ...]:
-    path = os.path.abspath(source)  # noqa: PTH100 - as the listing does
-    if os.path.isdir(path):  # noqa: PTH112
-        path = path.rstrip("/") + "/"
-    # Below a folder with a plain name there may be names that are not UTF-8, and so are listed as URIs.
-    return tuple(dict.fromkeys((path_to_uri(path), FILE_SCHEME + quote_from_bytes(os.fsencode(path)))))

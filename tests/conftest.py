@@ -7,7 +7,7 @@ import pytest
 
 from core.settings import PREFIX, Settings, load_settings
 
-pytest_plugins = ["tests.browser", "tests.servers"]
+pytest_plugins = ["tests.browser", "tests.buckets", "tests.servers"]
 
 
 @pytest.fixture(autouse=True)

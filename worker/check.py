@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from core.broker import open_broker
 from core.errors import FacesieveError, ModelError
-from core.manifest import find_artifact
+from core.manifest import DETECTOR, find_artifact
 from core.settings import Settings, redact
 from db.engine import open_engine, schema_version
 from worker.gpu import visible_gpus
@@ -30,6 +30,7 @@ def check(settings: Settings, engine: str, precision: str) -> list[Finding]:
     """Try everything that a worker needs and return what was found, never raising for what is wrong."""
     tests: dict[str, Callable[[], str]] = {
         "model": lambda: _check_model(settings, engine, precision),
+        "faces": _check_faces,
         "gpu": _check_gpu,
         "broker": lambda: _check_broker(settings),
         "database": lambda: _check_database(settings),
@@ -63,6 +64,16 @@ def _check_model(settings: Settings, engine: str, precision: str) -> str:
     return (
         f"{manifest.name}{trained} on {predictor.engine} {predictor.precision}, differs from Keras by {difference:.1e}"
     )
+
+
+def _check_faces() -> str:
+    from model.faces import load_detector
+    from model.mtcnn import is_installed
+
+    if not is_installed():
+        return "cannot be found, jobs of `--faces detect` fail: pip install 'facesieve[faces]'"
+    load_detector(threads=1)
+    return f"can be found, by {DETECTOR}"
 
 
 def _check_gpu() -> str:

@@ -1,7 +1,7 @@
-"""One image from its URI to pixels: read, digest, decode."""
+"""One image from its URI to pixels: read, digest, decode, and find its faces where that is asked for."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from core.errors import ImageError
 from core.images import ImageRef
 from core.settings import Settings
-from core.verdicts import Outcome, Status
-from model.preprocess import decode, difference_hash
+from core.verdicts import Face, FaceVerdict, Outcome, Status
+from model.faces import FaceDetector, cut_face
+from model.preprocess import as_rgb, decode, decode_whole, difference_hash, resize
 from worker.reading import ReadAhead
 
 
@@ -22,23 +23,28 @@ class Fetched:
 
     Attributes:
         ref: which one.
-        pixels: (224, 224, 3) uint8.
+        crops: what the network scores, each (224, 224, 3) uint8: the whole image, or each face.
         digest: first 16 bytes of the SHA-256 of the file.
         width: pixels, as stored.
         height: pixels, as stored.
         phash: see ``model.preprocess.difference_hash``.
+        faces: that the crops show; empty if it is the whole image.
     """
 
     ref: ImageRef
-    pixels: NDArray[np.uint8]
+    crops: tuple[NDArray[np.uint8], ...]
     digest: bytes
     width: int
     height: int
     phash: int
+    faces: tuple[Face, ...] = ()
 
-    def scored(self, p_real: float) -> Outcome:
-        """Return the outcome with this score."""
-        return Outcome(self.ref, Status.OK, p_real, "", self.digest, self.width, self.height, self.phash)
+    def scored(self, scores: Sequence[float]) -> Outcome:
+        """Return the outcome with the score of each crop; that of the most generated one is the image's."""
+        faces = tuple(map(FaceVerdict, self.faces, scores)) if self.faces else ()
+        return Outcome(
+            self.ref, Status.OK, min(scores), "", self.digest, self.width, self.height, self.phash, faces
+        )  # fmt: skip
 
 
 class Fetcher:
@@ -48,13 +54,22 @@ class Fetcher:
         self._settings = settings
         self._preprocess = preprocess
         self._reading = ReadAhead(settings)
+        self._detector: FaceDetector | None = None
 
-    def job(self, images: Sequence[ImageRef]) -> AbstractContextManager[None]:
-        """Read the images of a job ahead, within a ``with``."""
-        return self._reading.job(images)
+    @contextmanager
+    def job(self, images: Sequence[ImageRef], detector: FaceDetector | None = None) -> Iterator[None]:
+        """Read the images of a job ahead, within a ``with``.
+
+        Args:
+            images: of the job.
+            detector: finds the faces that are scored; None: whole images are.
+        """
+        self._detector = detector
+        with self._reading.job(images):
+            yield
 
     def __call__(self, ref: ImageRef) -> Fetched | Outcome:
-        """Return the pixels of an image, or its failure.
+        """Return the pixels of an image, or why there are none.
 
         Raises:
             StorageError: the storage failed several times in a row; that is no fault of the image.
@@ -63,7 +78,19 @@ class Fetcher:
         try:
             content = self._reading.read(ref)
             digest = sha256(content).digest()[:16]
+            if self._detector is not None:
+                return self._fetch_faces(ref, content, digest, self._detector)
             image = decode(content, self._preprocess, max_pixels=self._settings.max_pixels)
         except ImageError as error:
             return Outcome(ref, error.status, reason=error.reason, digest=digest)
-        return Fetched(ref, image.pixels, digest, image.width, image.height, difference_hash(image.pixels))
+        return Fetched(ref, (image.pixels,), digest, image.width, image.height, difference_hash(image.pixels))
+
+    def _fetch_faces(self, ref: ImageRef, content: bytes, digest: bytes, detector: FaceDetector) -> Fetched | Outcome:
+        image = decode_whole(content, self._preprocess, max_pixels=self._settings.max_pixels)
+        height, width = image.shape[:2]
+        phash = difference_hash(resize(image, self._preprocess))
+        faces = detector.find(as_rgb(image, self._preprocess))
+        if not faces:
+            return Outcome(ref, Status.NO_FACE, None, "no face was found", digest, width, height, phash)
+        crops = tuple(cut_face(image, face, self._preprocess) for face in faces)
+        return Fetched(ref, crops, digest, width, height, phash, tuple(faces))

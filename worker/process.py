@@ -12,11 +12,13 @@ from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_a
 
 from core.errors import DatabaseBusyError, DatabaseError, FacesieveError, ForbiddenPathError, MessageError
 from core.jobs import Job
+from core.manifest import Manifest
 from core.settings import Settings
 from core.uris import is_named_inside
-from core.verdicts import Status
+from core.verdicts import ANSWERS, Status
 from db.engine import open_engine
 from db.store import Delivery, RunReport, Store
+from model.faces import FaceDetector, load_detector
 from model.predictor import Predictor, load_predictor
 from model.preprocess import configure_cv2
 from worker.fetch import Fetcher
@@ -86,6 +88,7 @@ class WorkerProcess:
         self._predictor.warm_up()
         self._store = Store(open_engine(plan.settings))
         self._fetcher = Fetcher(plan.settings, self._predictor.manifest.preprocess)
+        self._detector: FaceDetector | None = None
         self._runner = Runner(self._fetcher, self._predictor, threads=plan.decode_threads)
 
     def run(self, message_id: str, payload: object) -> None:
@@ -130,11 +133,11 @@ class WorkerProcess:
 
     def _score(self, job: Job, delivery: Delivery) -> None:
         # Nothing is read ahead after a loss: images are taken one at a time then.
-        with self._fetcher.job(() if delivery.losses else job.images):
+        with self._fetcher.job(() if delivery.losses else job.images, self._detector_for(job)):
             outcomes, timings = self._runner.run(job.images, delivery, lambda position: self._mark(job, position))
         report = RunReport(
             worker=self._plan.node,
-            model_id=self._predictor.manifest.id,
+            model_id=self._model_of(job).id,
             engine=self._predictor.engine,
             precision=self._predictor.precision,
             decode_seconds=timings.decode,
@@ -143,19 +146,37 @@ class WorkerProcess:
         )
         self._persist(lambda: self._store.save_job(job, outcomes, report))
         n_ok = sum(outcome.status is Status.OK for outcome in outcomes)
+        n_failed = sum(outcome.status not in ANSWERS for outcome in outcomes)
         log.info(
             "job %s of scan %d: %d images in %.2f s, %d ok, %d failed",
-            job.id[:8], job.scan_id, len(outcomes), timings.total, n_ok, len(outcomes) - n_ok,
+            job.id[:8], job.scan_id, len(outcomes), timings.total, n_ok, n_failed,
         )  # fmt: skip
+
+    def _model_of(self, job: Job) -> Manifest:
+        """Return what the verdicts of a job are by: faces that are found are scored otherwise than whole images."""
+        return self._predictor.manifest.with_faces() if job.faces else self._predictor.manifest
+
+    def _detector_for(self, job: Job) -> FaceDetector | None:
+        """Return what finds the faces of a job's images; it is loaded, and entered, when the first job asks for it.
+
+        Raises:
+            ModelError: its packages are not installed.
+        """
+        if job.faces and self._detector is None:
+            detector = load_detector(self._plan.decode_threads)
+            self._persist(lambda: self._store.register_model(self._model_of(job)))
+            self._detector = detector
+        return self._detector if job.faces else None
 
     def _check(self, job: Job) -> None:
         # The messages are the same for all jobs with the same fault: the ledger counts them. Names are in the log.
         manifest = self._predictor.manifest
         if job.model != manifest.name:
             raise MessageError(f"it is for model {job.model!r:.80}, this worker has {manifest.name}")
-        if job.model_id not in (None, manifest.id):
+        if job.model_id not in (None, self._model_of(job).id):
+            others = "other weights, or another detector of faces," if job.faces else "other weights"
             raise MessageError(
-                f"it is for model {job.model} with other weights than this worker has: restart the worker, then "
+                f"it is for model {job.model} with {others} than this worker has: restart the worker, then "
                 "`producer retry`"
             )
         roots = self._plan.settings.roots

@@ -26,6 +26,8 @@ class ReadAhead:
     def __init__(self, settings: Settings) -> None:
         self._reader = Reader(roots=settings.roots, max_bytes=settings.max_bytes)
         self._pool = ThreadPoolExecutor(settings.read_threads, thread_name_prefix="read")
+        # An archive is read by one thread at a time, and in its order it is read once.
+        self._in_order = ThreadPoolExecutor(1, thread_name_prefix="archive")
         self._lock = Lock()
         self._upcoming = deque[ImageRef]()
         self._pending: dict[ImageRef, Future[bytes]] = {}
@@ -72,7 +74,8 @@ class ReadAhead:
                 break
             self._upcoming.popleft()
             if ref not in self._taken:  # a thread was faster
-                self._pending[ref] = self._pool.submit(self._read, ref)
+                pool = self._pool if split_member(ref.uri)[1] is None else self._in_order
+                self._pending[ref] = pool.submit(self._read, ref)
                 waiting += ref.size_bytes
 
     @retry(

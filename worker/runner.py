@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -37,6 +37,38 @@ class Timings:
     decode: float = 0.0
     predict: float = 0.0
     total: float = 0.0
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Images whose scores are not all known yet, in the order in which their crops go to the predictor.
+
+    Attributes:
+        images: with their positions.
+        crops: of theirs, those that have no score yet.
+        scores: of theirs, the first ones.
+    """
+
+    images: deque[tuple[int, Fetched]] = field(default_factory=deque)
+    crops: list[NDArray[np.uint8]] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+
+    def add(self, position: int, image: Fetched) -> None:
+        """Let one more image wait."""
+        self.images.append((position, image))
+        self.crops.extend(image.crops)
+
+    def take(self, most: int) -> NDArray[np.uint8]:
+        """Return the next crops, stacked; their scores are to be put into ``scores``."""
+        batch, self.crops = self.crops[:most], self.crops[most:]
+        return np.stack(batch)
+
+    def finish(self) -> Iterator[tuple[int, Outcome]]:
+        """Take out the images whose crops all have scores."""
+        while self.images and len(self.scores) >= len(self.images[0][1].crops):
+            position, image = self.images.popleft()
+            scores, self.scores = self.scores[: len(image.crops)], self.scores[len(image.crops) :]
+            yield position, image.scored(scores)
 
 
 class Runner:
@@ -76,12 +108,12 @@ class Runner:
             else self._fetch_ahead(images, timings)
         )
         outcomes: list[Outcome | None] = [None] * len(images)
-        waiting: list[tuple[int, Fetched]] = []
+        waiting = _Waiting()
         faults = 0
         for position, result in fetched:
             if isinstance(result, Fetched):
-                waiting.append((position, result))
-                if len(waiting) >= self._predictor.batch_size:
+                waiting.add(position, result)
+                while len(waiting.crops) >= self._predictor.batch_size:
                     self._predict(waiting, outcomes, delivery, mark, timings)
             elif isinstance(result, Outcome):
                 outcomes[position] = result
@@ -90,7 +122,8 @@ class Runner:
                 if faults == len(images):
                     raise result  # not one could be read: the storage is at fault, not the images
                 outcomes[position] = Outcome(images[position], Status.UNREADABLE, reason=str(result))
-        self._predict(waiting, outcomes, delivery, mark, timings)
+        if waiting.crops:
+            self._predict(waiting, outcomes, delivery, mark, timings)
         timings.total = time.perf_counter() - started
         return [outcome for outcome in outcomes if outcome is not None], timings
 
@@ -136,25 +169,24 @@ class Runner:
 
     def _predict(
         self,
-        waiting: list[tuple[int, Fetched]],
+        waiting: _Waiting,
         outcomes: list[Outcome | None],
         delivery: Delivery,
         mark: Callable[[int | None], None],
         timings: Timings,
     ) -> None:
-        """Score what waits and empty the list."""
-        if not waiting:
-            return
+        """Score a batch of what waits."""
         if delivery.losses:
             mark(None)  # a death in the engine is no image's fault
         started = time.perf_counter()
-        scores = self._predictor.predict(np.stack([image.pixels for _, image in waiting]))
+        batch = waiting.take(self._predictor.batch_size)
+        scores = self._predictor.predict(batch)
         timings.predict += time.perf_counter() - started
-        if scores.shape != (len(waiting),):
-            raise ValueError(f"predictor returned shape {scores.shape} for {len(waiting)} images")
-        for (position, image), p_real in zip(waiting, scores.tolist(), strict=True):
-            outcomes[position] = image.scored(p_real)
-        waiting.clear()
+        if scores.shape != (len(batch),):
+            raise ValueError(f"predictor returned shape {scores.shape} for {len(batch)} images")
+        waiting.scores.extend(scores.tolist())
+        for position, outcome in waiting.finish():
+            outcomes[position] = outcome
 
 
 def _suspect_first(length: int, suspect: int | None) -> Iterable[int]:

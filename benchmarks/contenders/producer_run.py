@@ -21,11 +21,11 @@ from db.engine import open_engine
 SAMPLE_SECONDS = 0.05
 
 
-def measure(task: Task) -> Measured:
+def measure(task: Task, source: str | None = None) -> Measured:
     """Score the pictures by one command; its seconds are the ledger's, from the first job's start to the last's end.
 
-    The facts have the seconds of the whole command, those until the first verdicts were in the database, and the peaks
-    of resident memory.
+    They are read from their folder, or from another source that has them under the same names. The facts have the
+    seconds of the whole command, those until the first verdicts were in the database, and the peaks of resident memory.
     """
     with TemporaryDirectory(prefix="facesieve-run-") as folder:
         data_dir = Path(folder)
@@ -33,7 +33,7 @@ def measure(task: Task) -> Measured:
         (data_dir / "cache").symlink_to(task.cache)
         begin = datetime.now(UTC)
         started = time.perf_counter()
-        memory = _run(task, data_dir)
+        memory = _run(task, source or str(task.folder), data_dir)
         whole = time.perf_counter() - started
         ledger, scores = _read(data_dir)
     facts = {
@@ -47,10 +47,10 @@ def measure(task: Task) -> Measured:
     return Measured((ledger["last_end"] - ledger["first_start"]).total_seconds(), scores, facts)
 
 
-def _run(task: Task, data_dir: Path) -> dict[str, int]:
+def _run(task: Task, source: str, data_dir: Path) -> dict[str, int]:
     """Run the command to its end and return the peaks of its processes' memory."""
     environment = os.environ | {f"{PREFIX}DATA_DIR": str(data_dir), f"{PREFIX}MODEL": str(task.artifact)}
-    words = [sys.executable, "-P", "-m", "producer", "run", str(task.folder), f"--limit={task.images}", "--json"]
+    words = [sys.executable, "-P", "-m", "producer", "run", source, f"--limit={task.images}", "--json"]
     peaks: Counter[str] = Counter()
     process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
     try:

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.timeout(600)  # many short processes: seconds, but minu
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "bench_enqueue.py"
 NONE_DONE = ("enqueue made-up names, none done", "enqueue files, none done")
 ALL_DONE = "enqueue made-up names, all done"
+COMMANDS = {"producer enqueue": 600, "producer enqueue of a list": 3000}
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +30,11 @@ def rows(postgresql: URL, tmp_path_factory: pytest.TempPathFactory) -> list[dict
 
 def test_each_step_is_measured_on_both_databases(rows: list[dict[str, Any]]) -> None:
     found = {(row["database"], row["what"]): row["images"] for row in rows}
-    of_database = {NONE_DONE[0]: 3000, NONE_DONE[1]: 600, "producer enqueue": 600, ALL_DONE: 3000}
+    of_database = {NONE_DONE[0]: 3000, NONE_DONE[1]: 600, **COMMANDS, ALL_DONE: 3000}
     assert found == {
         ("", "list made-up names"): 3000,
         ("", "list files"): 600,
+        ("", "list lines"): 3000,
         **{(name, what): images for name in ("sqlite", "postgresql") for what, images in of_database.items()},
     }
     assert all(row["images_per_second"] > 0 for row in rows)
@@ -44,8 +46,14 @@ def test_what_is_sent_takes_memory_of_the_broker(rows: list[dict[str, Any]]) -> 
         assert row["broker_bytes"] is None or row["broker_bytes"] > 30
 
 
+def test_the_first_job_of_a_command_comes_before_its_end(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        assert (row["first_job_s"] is not None) == (row["what"] in COMMANDS)
+        assert row["first_job_s"] is None or 0.1 < row["first_job_s"] <= row["images"] / row["images_per_second"] * 1.01
+
+
 def test_each_process_tells_what_it_used_itself(rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        if row["what"] != "producer enqueue":
+        if row["what"] not in COMMANDS:
             assert row["cpu_us"] > 0
             assert 10 < row["peak_mb"] < 1000

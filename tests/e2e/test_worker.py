@@ -22,9 +22,10 @@ pytestmark = pytest.mark.tensorflow
 def test_check_says_what_a_worker_would_find(site: Site) -> None:
     lines = site.ok("worker", "check").splitlines()
 
-    assert [line[:4] for line in lines] == ["ok  "] * 4
+    assert [line[:4] for line in lines] == ["ok  "] * 5
     assert "tiny (untrained" in lines[0]
     assert "on openvino" in lines[0]
+    assert "faces: can be found" in lines[1]
 
 
 def test_check_fails_with_one_line_for_each_fault(make_site: Callable[..., Site]) -> None:
@@ -36,7 +37,7 @@ def test_check_fails_with_one_line_for_each_fault(make_site: Callable[..., Site]
 
     assert done.returncode == 1
     assert {found["name"]: found["ok"] for found in json.loads(done.stdout)} == {
-        "model": False, "gpu": True, "broker": False, "database": False,
+        "model": False, "faces": True, "gpu": True, "broker": False, "database": False,
     }  # fmt: skip
     assert "s3cret" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr

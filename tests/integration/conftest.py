@@ -1,6 +1,7 @@
 """What the integration tests share: books on each kind of database, and one Valkey, emptied for each test."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from core.settings import load_settings
 from db.engine import open_engine
 from tests.integration.builders import Books, manifest
 from tests.integration.producing import Producer, make_files
+from tests.integration.watched import WatchFolders, watching
 
 
 @pytest.fixture
@@ -89,3 +91,15 @@ def producer(make_producer: Callable[..., Producer]) -> Producer:
 def faces(tmp_path: Path) -> Path:
     """A folder with ten images."""
     return make_files(tmp_path / "faces", 10)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with one image."""
+    return make_files(tmp_path / "folder", 1)
+
+
+@pytest.fixture
+def watch(producer: Producer, monkeypatch: pytest.MonkeyPatch) -> WatchFolders:
+    """Watch folders for the length of a block; the options are those of ``watched.watching``."""
+    return partial(watching, patch=monkeypatch, by=producer)

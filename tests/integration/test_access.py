@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 
 from core.verdicts import Status
 from db import access, queries
@@ -155,6 +155,75 @@ def test_sqlite_reads_a_sample_by_the_keys_of_its_images(
             assert read_statistics(engine, wanted, by=by).sample
         unwanted = ("SCAN verdict", "SCAN image", "MULTI-INDEX OR")
         assert not [line for line in seen if line.startswith(unwanted)], (by, wanted)
+
+
+def test_sqlite_counts_failures_in_their_own_index(
+    models: list[Books], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL scans a table as small as this one")
+    for wanted in (
+        Filter(is_scored=False),
+        Filter(status=Status.TRUNCATED),
+        Filter(status=Status.CRASHED, model="one"),
+    ):
+        with plans(engine) as seen:
+            read_statistics(engine, wanted)
+            estimate_verdicts(engine, wanted)
+        used = [line for line in seen if "USING COVERING INDEX ix_verdict_unscored (model_id=?" in line]
+        assert len(used) >= 2 * len(models if wanted.model is None else "1"), seen
+    monkeypatch.setattr(queries, "FEW", 0)
+    for order in ("score", "time"):
+        with plans(engine) as seen:
+            assert len(list(list_verdicts(engine, Filter(status=Status.TRUNCATED), order=order))) == 3
+        assert "SEARCH verdict USING INDEX ix_verdict_unscored (model_id=? AND status=?)" in seen, order
+
+
+def test_postgresql_counts_failures_in_their_own_index(models: list[Books], engine: Engine) -> None:
+    if engine.dialect.name != "postgresql":
+        pytest.skip("SQLite has another test")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE verdict"))
+        # What it would do with a table too large to be scanned.
+        connection.execute(text(f'ALTER DATABASE "{engine.url.database}" SET enable_seqscan = off'))
+    engine.dispose()
+    with plans(engine) as seen:
+        found = read_statistics(engine, Filter())
+    assert (found.statuses["truncated"], found.statuses["not_found"]) == (3, 3)
+    used = [line for line in seen if "Index Only Scan using ix_verdict_unscored on verdict" in line]
+    assert len(used) >= len(models), seen
+
+
+def test_sqlite_counts_a_scan_of_one_model_in_an_index(models: list[Books], engine: Engine) -> None:
+    if engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL scans a table as small as this one")
+    for model in (None, "two"):
+        with plans(engine) as seen:
+            found = read_statistics(engine, Filter(scan_id=models[1].scan_id, model=model, is_scored=True))
+        assert found.labels == {"generated": 4, "real": 5}
+        assert any("SEARCH verdict USING COVERING INDEX ix_verdict_scan_score" in line for line in seen), seen
+
+
+@pytest.mark.parametrize(("label", "number"), [(None, 3000), ("real", 200)])
+def test_a_look_at_few_images_spares_counting_up_to_a_limit(
+    label: str | None, number: int, books: Books, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "EXACT", 1000)
+    monkeypatch.setattr(access, "GLIMPSE", 0.25)
+    monkeypatch.setattr(access, "SAMPLE", 1500)
+    for start in range(0, 3000, 1000):
+        books.save(
+            [
+                scored(image, 0.1 if start else 0.9 - index % 5 * 0.2)
+                for index, image in enumerate(refs(1000, start=start))
+            ]
+        )
+    wanted = Filter(label=label, max_score=None if label is None else 0.8)
+    asked: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
+    estimate, is_estimate = estimate_verdicts(engine, wanted)
+    assert not [statement for statement in asked if "LIMIT" in statement]
+    assert (is_estimate, abs(estimate - number) < 200) == (label is None, True)
 
 
 @contextmanager

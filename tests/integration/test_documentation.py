@@ -29,6 +29,9 @@ def answered(new_books: Callable[..., Books], engine: Engine) -> Engine:
     for name, score in (("one", 0.1), ("two", 0.9)):
         small = [replace(scored(ref, score), width=64, height=64) for ref in refs(4)]
         new_books(name).save([*small, failed(refs(5)[4], Status.TRUNCATED)])
+    small = {"x": 0, "y": 0, "width": 50, "height": 60, "confidence": 0.9, "p_real": 0.1}
+    faces = [{"image_id": refs(1)[0].id, "model_id": manifest("one").id, "number": n, **small} for n in (1, 2)]
+    write(engine, insert(schema.face).values(faces))
     said = {"label": "real", "note": "", "reviewer": "me", "reviewed_at": datetime.now(UTC)}
     write(engine, insert(schema.review).values([{"image_id": ref.id, **said} for ref in refs(2)]))
     return engine

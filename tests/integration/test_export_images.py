@@ -179,7 +179,7 @@ def test_images_that_cannot_be_had_are_counted_and_named_and_the_others_sorted(
         outside.uri: "outside the allowed roots",
         str(escape): "outside the allowed roots",
         str(tmp_path / "faces" / ".." / "elsewhere" / "a.jpg"): "outside the allowed roots",
-        "s3://bucket/a.jpg": "no local file",
+        "s3://bucket/a.jpg": "no local file" if prepare is link_image else "outside the allowed roots",
     }
     books.save([scored(good), *(scored(ImageRef(uri, "1-1", 1)) for uri in bad)])
     placed = sorter.run(prepare, roots=str(tmp_path / "faces"))

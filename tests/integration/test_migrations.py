@@ -16,7 +16,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, inspect, select, text, update
+from sqlalchemy import Engine, delete, insert, inspect, select, text, update
 
 import db.engine
 from core.errors import DatabaseError, FacesieveError, SchemaError
@@ -129,8 +129,48 @@ def test_an_upgrade_from_the_first_version_keeps_every_row(empty: Engine) -> Non
         assert connection.execute(select(schema.job.c.pruned)).scalars().all() == [0]
 
 
+def test_an_upgrade_from_the_second_version_cuts_reasons_that_are_too_long_for_an_index(empty: Engine) -> None:
+    upgrade_to(empty, "0002")
+    first, second = refs(2)
+    values = {"job": "j", "payload": b"", "first": first.id, "second": second.id}
+    for statement in FIRST_ROWS.split(";"):
+        write(empty, text(statement).bindparams(**{name: values[name] for name in values if f":{name}" in statement}))
+    # No two alike: PostgreSQL would compress what repeats itself.
+    reason = "".join(chr(0x4E00 + number) for number in range(4000))
+    verdict = schema.verdict
+    write(empty, update(verdict).where(verdict.c.status == "truncated").values(reason=reason))
+
+    upgrade(empty)
+
+    rows = list(list_verdicts(empty, Filter()))
+    assert [(row["status"], row["reason"]) for row in rows] == [("ok", ""), ("truncated", reason[:500])]
+
+
+def test_an_upgrade_from_before_there_were_faces_keeps_every_row_and_faces_go_with_their_verdicts(
+    empty: Engine,
+) -> None:
+    upgrade_to(empty, "0003")
+    first, second = images = refs(2)
+    job = job_of(images, 7)
+    payload = zlib.compress(json.dumps(job.to_payload()).encode())
+    values = {"job": job.id, "payload": payload, "first": first.id, "second": second.id}
+    for statement in FIRST_ROWS.split(";"):
+        write(empty, text(statement).bindparams(**{name: values[name] for name in values if f":{name}" in statement}))
+
+    upgrade(empty)
+
+    assert verify_scan(empty, 7) == []
+    face = {"image_id": first.id, "model_id": "m", "number": 1, "x": 0, "y": 0, "width": 40, "height": 50}
+    write(empty, insert(schema.face).values(**face, confidence=0.9, p_real=0.5))
+    write(empty, delete(schema.verdict).where(schema.verdict.c.image_id == first.id))
+    with empty.connect() as connection:
+        assert connection.execute(select(schema.job.c.n_ok, schema.job.c.n_no_face)).all() == [(1, 0)]
+        assert connection.execute(select(schema.face)).all() == []
+        assert len(connection.execute(select(schema.image)).all()) == 2
+
+
 def test_there_is_a_test_of_the_upgrade_from_every_earlier_version() -> None:
-    assert [file.name[:4] for file in sorted(VERSIONS.glob("0*.py"))] == ["0001", "0002"]
+    assert [file.name[:4] for file in sorted(VERSIONS.glob("0*.py"))] == ["0001", "0002", "0003", "0004"]
 
 
 def test_the_programs_version_is_the_newest_migration() -> None:

@@ -96,6 +96,27 @@ def test_reasons_that_differ_in_numbers_alone_are_one(books: Books, engine: Engi
     }
 
 
+def test_numbers_anywhere_in_a_reason_make_no_difference(books: Books, engine: Engine) -> None:
+    texts = [f"{number}: at byte {number}0 of {number}00" for number in range(20)] + ["007", "8 or 9", "10 or 11"]
+    books.save([truncated(f"/{number}.jpg", text) for number, text in enumerate(texts)])
+    assert groups(engine, "reason") == {
+        "truncated: N: at byte N of N": 20,
+        "truncated: N or N": 2,
+        "truncated: N": 1,
+    }
+    assert read_statistics(engine, Filter(), is_exact=True).reasons == read_statistics(engine, Filter()).reasons
+
+
+def test_a_reason_is_kept_as_far_as_an_index_can_hold_it(books: Books, engine: Engine) -> None:
+    # No two alike: PostgreSQL would compress what repeats itself.
+    reason = "'\"<script>\n" + "".join(chr(0x20000 + number) for number in range(4000))
+    books.save([truncated("/a.jpg", reason), scored(ref("/b.jpg"))])
+    (found,) = read_statistics(engine, Filter()).reasons
+    assert found.name == f"truncated: {reason[: schema.REASON_LENGTH]}"
+    books.save([truncated("/a.jpg", "cut off")])
+    assert groups(engine, "reason") == {"truncated: cut off": 1}
+
+
 def test_of_many_reasons_the_most_frequent_are_kept(
     books: Books, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +240,23 @@ def test_beyond_a_limit_numbers_are_estimated_and_failures_still_counted(many: B
     assert abs(sum(found.histogram) - 2970) <= found.margins["ok"] + 5  # each bin is rounded
     (group,) = found.groups
     assert abs(group.images - 3000) <= group.margin
+
+
+def test_of_many_failures_the_rare_ones_are_still_counted(many: Books, engine: Engine) -> None:
+    images = refs(2000, prefix="/broken/")
+    for start in range(0, 2000, 1000):
+        many.save([failed(image) for image in images[start : start + 1000]])
+    many.save([failed(image, Status.NO_FACE) for image in refs(40, prefix="/rooms/")])
+    found = read_statistics(engine, Filter())
+    assert (found.statuses["crashed"], found.margins["crashed"]) == (30, 0)
+    assert (found.statuses["no_face"], found.margins["no_face"]) == (40, 0)
+    assert abs(found.statuses["truncated"] - 2000) <= found.margins["truncated"] < 1000
+    assert abs(found.verdicts - 5040) <= found.margin
+    assert sum(found.statuses.values()) == found.verdicts
+    assert [(group.name, group.margin > 0) for group in found.reasons] == [
+        ("truncated: it is truncated", True),
+        ("crashed: it is crashed", False),
+    ]
 
 
 def test_everything_is_read_if_that_is_asked_for(many: Books, engine: Engine) -> None:

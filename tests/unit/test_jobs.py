@@ -1,7 +1,7 @@
 """The message: what is sent is what is read, and nothing else is read."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -28,6 +28,7 @@ JOBS = st.builds(
     model=TEXTS,
     images=st.lists(REFS, min_size=1, max_size=5).map(tuple),
     model_id=st.none() | TEXTS,
+    faces=st.booleans(),
 )
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20),
@@ -60,6 +61,21 @@ def test_only_a_job_with_members_of_a_tar_needs_a_new_worker() -> None:
     payload = Job(ID, 3, "card", (plain, member)).to_payload()
     assert payload["version"] == 2
     assert Job.from_payload(payload).images == (plain, member)
+
+
+def test_only_a_job_that_looks_for_faces_says_so_and_needs_a_new_worker() -> None:
+    plain = Job(ID, 3, "card", (ImageRef("/faces/a.jpg", "5-17", 5),))
+    assert "faces" not in plain.to_payload()
+    payload = replace(plain, faces=True).to_payload()
+    assert (payload["version"], payload["faces"]) == (2, True)
+    assert Job.from_payload(payload).faces
+    assert not Job.from_payload(plain.to_payload()).faces
+
+
+@pytest.mark.parametrize("faces", ["detect", 1, 0, None, [True]])
+def test_a_wish_for_faces_that_is_neither_true_nor_false_is_malformed(faces: object) -> None:
+    with pytest.raises(MalformedMessageError, match="not bool"):
+        Job.from_payload(a_payload(version=2, faces=faces))
 
 
 def test_a_payload_holds_names_and_numbers_and_no_content() -> None:

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from core import manifest as manifests
+from core.broker import queue_name
 from core.errors import ModelBrokenError, ModelNotFoundError
-from core.manifest import MANIFEST_NAME, SHIPPED, Manifest, find_artifact, read_manifest
+from core.manifest import MANIFEST_NAME, SHIPPED, Manifest, artifact_name, find_artifact, is_of_faces, read_manifest
 from core.settings import Settings
+from db import schema
 
 CONTENT = {
     "schema_version": 1,
@@ -48,7 +51,8 @@ def test_a_manifest_survives_being_written_and_read(tmp_path: Path) -> None:
         ({"name": "../card"}, "name"),
         ({"name": ".."}, "name"),
         ({"name": "Card"}, "name"),
-        ({"name": "a" * 65}, "name"),
+        ({"name": "a" * 59}, "name"),
+        ({"name": "card.faces"}, "name"),
         ({"name": "two\nlines"}, "name"),
         ({"file": "/etc/passwd"}, "file"),
         ({"format": "pickle"}, "format"),
@@ -98,6 +102,34 @@ def test_another_name_or_whatever_changes_scores_makes_another_model(change: dic
     manifest = Manifest.model_validate(CONTENT | change)
     assert manifest.id != Manifest.model_validate(CONTENT).id
     assert len(manifest.id) == 32
+
+
+def test_scoring_faces_is_another_model_of_another_name_with_the_same_artifact_and_queue() -> None:
+    whole = Manifest.model_validate(CONTENT)
+    faces = whole.with_faces()
+    assert (faces.name, artifact_name(faces.name)) == ("card.faces", "card")
+    assert is_of_faces(faces.name)
+    assert not is_of_faces(whole.name)
+    assert queue_name(faces.name) == queue_name(whole.name)
+    assert len(faces.id) == 32
+    assert faces.id != whole.id
+    assert faces.id == Manifest.model_validate(CONTENT).with_faces().id
+    assert whole == Manifest.model_validate(CONTENT)
+
+
+def test_another_detector_makes_another_model_of_faces_and_no_other_of_whole_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    manifest = Manifest.model_validate(CONTENT)
+    before = manifest.id, manifest.with_faces().id
+    monkeypatch.setattr(manifests, "DETECTOR", "another")
+    assert manifest.id == before[0]
+    assert manifest.with_faces().id != before[1]
+
+
+def test_the_longest_name_of_a_model_of_faces_is_what_the_database_takes() -> None:
+    longest = Manifest.model_validate(CONTENT | {"name": "a" * 58}).with_faces()
+    assert len(longest.name) == schema.model.c.name.type.length == schema.scan.c.model_name.type.length
 
 
 def test_a_name_is_looked_for_in_the_data_directory(settings: Settings) -> None:

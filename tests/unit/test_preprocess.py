@@ -2,18 +2,22 @@
 
 import random
 import struct
+import sys
 import zlib
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pillow_heif
 import pytest
 from numpy.typing import NDArray
 
 from core.errors import ImageError
 from core.verdicts import Status
+from model import heic
 from model.preprocess import configure_cv2, decode, difference_hash, scale
 
 MAX_PIXELS = 10**6
@@ -52,6 +56,21 @@ def encode(extension: str, image: NDArray[Any], *options: int) -> bytes:
     return data.tobytes()
 
 
+@cache
+def heic_of(kind: str = "", orientation: int = 0, tile_size: int = 0) -> bytes:
+    """The colour image as HEIC: of one channel, with alpha, of more bits; turned as cameras say it; or in tiles."""
+    image = cv2.cvtColor(picture(), cv2.COLOR_BGR2GRAY) if kind.startswith("L") else picture()
+    if "A" in kind:
+        image = np.dstack([image, image[:, :, 0]])
+    if kind.endswith("16"):
+        image = image.astype(np.uint16) * 257
+    exif = {"exif": b"Exif\0\0" + exif_orientation(orientation)} if orientation else {}
+    file = BytesIO()
+    options = {"quality": 90, "chroma": 444, "tile_size": tile_size} | exif
+    pillow_heif.encode(kind or "BGR", (WIDTH, HEIGHT), image.tobytes(), file, **options)
+    return file.getvalue()
+
+
 def as_the_card_does(path: Path) -> NDArray[np.float32]:
     """What the published model's card tells its users to do."""
     image = cv2.imread(str(path))
@@ -75,10 +94,13 @@ def failure_of(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageError:
     return caught.value
 
 
-def with_exif_orientation(jpeg: bytes, orientation: int) -> bytes:
+def exif_orientation(orientation: int) -> bytes:
     entry = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
-    tiff = b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
-    body = b"Exif\0\0" + tiff
+    return b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+
+
+def with_exif_orientation(jpeg: bytes, orientation: int) -> bytes:
+    body = b"Exif\0\0" + exif_orientation(orientation)
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
 
 
@@ -281,6 +303,97 @@ def test_scaling_gives_the_bits_of_the_cards_division_for_every_value() -> None:
     np.testing.assert_array_equal(scaled, (values / 255.0).astype(np.float32))
 
 
+def assert_alike(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> None:
+    assert np.abs(found.astype(int) - expected).mean() < 2
+
+
+@pytest.mark.parametrize("preset", ["card", "rgb-area", "rgb-scaled"])
+def test_heic_gives_the_channels_in_the_order_of_each_preset(preset: str) -> None:
+    found = decode(heic_of(), preset, max_pixels=MAX_PIXELS)
+
+    assert (found.width, found.height) == (WIDTH, HEIGHT)
+    assert found.pixels.dtype == np.uint8
+    assert_alike(found.pixels, decode(encoded(".png"), preset, max_pixels=MAX_PIXELS).pixels)
+
+
+@pytest.mark.parametrize("kind", ["L", "BGRA", "BGR;16", "L;16", "BGRA;16"])
+def test_grey_alpha_and_more_bits_of_heic_are_converted(kind: str) -> None:
+    found = decode(heic_of(kind), "card", max_pixels=MAX_PIXELS).pixels
+
+    colour = cv2.cvtColor(picture(), cv2.COLOR_BGR2GRAY) if kind.startswith("L") else picture()
+    assert_alike(found, decode(encode(".png", colour), "card", max_pixels=MAX_PIXELS).pixels)
+
+
+def test_heic_in_tiles_as_phones_write_it_is_put_together() -> None:
+    tiled = heic_of(tile_size=64)
+    assert tiled.count(b"hvc1") > 4
+
+    assert_alike(
+        decode(tiled, "card", max_pixels=MAX_PIXELS).pixels, decode(heic_of(), "card", max_pixels=MAX_PIXELS).pixels
+    )
+    assert failure_of(tiled, max_pixels=64 * 64).status is Status.TOO_LARGE
+
+
+def test_heic_that_is_larger_than_it_states_is_not_decoded() -> None:
+    data = heic_of()
+    start = data.index(b"ispe") + 8
+
+    error = failure_of(data[:start] + struct.pack(">II", 16, 16) + data[start + 8 :])
+
+    assert error.status is Status.UNREADABLE
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_heic_is_turned_once_though_exif_says_it_again(orientation: int) -> None:
+    found = decode(heic_of(orientation=orientation), "card", max_pixels=MAX_PIXELS)
+
+    assert (found.width, found.height) == ((WIDTH, HEIGHT) if orientation < 5 else (HEIGHT, WIDTH))
+    turned = with_exif_orientation(encode(".jpg", picture(), cv2.IMWRITE_JPEG_QUALITY, 98), orientation)
+    assert_alike(found.pixels, decode(turned, "card", max_pixels=MAX_PIXELS).pixels)
+
+
+def test_heic_is_not_turned_by_exif_alone() -> None:
+    data = heic_of(orientation=1)
+    assert exif_orientation(1) in data
+
+    found = decode(data.replace(exif_orientation(1), exif_orientation(6)), "card", max_pixels=MAX_PIXELS)
+
+    np.testing.assert_array_equal(found.pixels, decode(data, "card", max_pixels=MAX_PIXELS).pixels)
+
+
+def test_too_many_pixels_of_heic_are_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heic, "decode_heic", lambda *_, **__: pytest.fail("was decoded"))
+
+    error = failure_of(heic_of(), max_pixels=WIDTH * HEIGHT - 1)
+
+    assert (error.status, str(WIDTH * HEIGHT) in error.reason) == (Status.TOO_LARGE, True)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.05, 0.5, 0.99])
+def test_heic_that_was_cut_off_is_truncated(share: float) -> None:
+    data = heic_of()
+
+    assert failure_of(data[: max(int(len(data) * share), 40)]).status is Status.TRUNCATED
+
+
+def test_heic_that_holds_another_codec_is_unsupported() -> None:
+    data = b"\0\0\0\x1cftypmif1" + bytes(4) + b"mif1heicmiaf" + encoded(".avif")[32:]
+
+    error = failure_of(data)
+
+    assert (error.status, "HEVC" in error.reason) == (Status.UNSUPPORTED, True)
+
+
+def test_heic_without_its_library_is_unsupported_and_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    heic._library.cache_clear()
+
+    error = failure_of(heic_of())
+
+    assert error.status is Status.UNSUPPORTED
+    assert "pip install 'facesieve[heic]'" in error.reason
+
+
 @pytest.mark.parametrize("extension", EXTENSIONS)
 def test_too_many_pixels_are_refused_before_decoding(extension: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("was decoded"))
@@ -303,6 +416,28 @@ def test_a_header_that_states_too_few_pixels_does_not_get_past_the_limit(monkeyp
     monkeypatch.setattr("imagesize.get", lambda _: (1, 1))
 
     assert failure_of(encoded(".jpg"), max_pixels=10).status is Status.TOO_LARGE
+
+
+def test_a_jpeg_of_a_thousand_scans_is_refused_and_one_of_a_few_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(".jpg", picture(), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    assert data.count(b"\xff\xda") > 5
+    last_scan = data[data.rindex(b"\xff\xda") : -2]
+
+    decode(data[:-2] + 20 * last_scan + data[-2:], "card", max_pixels=MAX_PIXELS)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("was decoded"))
+    error = failure_of(data[:-2] + 1000 * last_scan + data[-2:])
+
+    assert (error.status, "scans" in error.reason) == (Status.UNREADABLE, True)
+
+
+def test_bytes_that_look_like_scans_beside_the_image_are_not_counted() -> None:
+    data = encoded(".jpg")
+    look_alikes = b"\xff\xda\0\2" * 1000
+    comment = b"\xff\xfe" + struct.pack(">H", len(look_alikes) + 2) + look_alikes
+
+    found = decode(data[:2] + comment + data[2:] + look_alikes, "card", max_pixels=MAX_PIXELS)
+
+    np.testing.assert_array_equal(found.pixels, decode(data, "card", max_pixels=MAX_PIXELS).pixels)
 
 
 @pytest.mark.parametrize("name", [b"tEXt", b"IDAT", b"PLTE"])
@@ -354,7 +489,7 @@ def test_a_complete_file_with_broken_content_is_unreadable(extension: str) -> No
         b"BMW and other words that start like a bitmap" * 3,
         b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>",
         b"%PDF-1.7\n",
-        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99),
+        b"\0\0\0\x18ftypisom\0\0\0\0mp41isom" + bytes(99),
         b"RIFF\x24\0\0\0WAVEfmt " + bytes(99),
         b"PK\x03\x04" + bytes(99),
         bytes(1000),
@@ -382,7 +517,7 @@ def test_an_error_of_cv2_is_a_failure_of_the_image(monkeypatch: pytest.MonkeyPat
     assert failure_of(encoded(".jpg")).status is Status.UNREADABLE
 
 
-@pytest.mark.parametrize("data", [*map(encoded, EXTENSIONS), *map(animated, ANIMATED)])
+@pytest.mark.parametrize("data", [*map(encoded, EXTENSIONS), *map(animated, ANIMATED), heic_of()])
 def test_no_damage_leads_to_anything_but_pixels_or_a_named_failure(data: bytes) -> None:
     chance = random.Random(7)
     outcomes: set[Status] = set()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from core.errors import StorageError
 from core.images import ImageRef
-from core.verdicts import Outcome, Status
+from core.verdicts import Face, Outcome, Status
 from db.store import Delivery
 from worker.fetch import Fetched
 from worker.runner import Runner
@@ -32,7 +32,13 @@ def position_of(ref: ImageRef) -> int:
 
 def as_pixels(ref: ImageRef) -> Fetched:
     """Return an image whose first pixel holds its position."""
-    return Fetched(ref, np.full((1, 1, 3), position_of(ref), np.uint8), b"digest", 1, 1, 0)
+    return Fetched(ref, (np.full((1, 1, 3), position_of(ref), np.uint8),), b"digest", 1, 1, 0)
+
+
+def with_faces(ref: ImageRef, *values: int) -> Fetched:
+    """Return an image with as many faces, whose first pixels hold these values."""
+    crops = tuple(np.full((1, 1, 3), value, np.uint8) for value in values)
+    return Fetched(ref, crops, b"digest", 1, 1, 0, tuple(Face(value, 0, 40, 40, 0.9) for value in values))
 
 
 def no_mark(position: int | None) -> None:
@@ -211,3 +217,41 @@ def test_the_time_of_each_part_is_kept() -> None:
     )
     assert timings.decode >= 8 * 0.01
     assert 2 * 0.01 <= timings.predict <= timings.total
+
+
+@pytest.mark.parametrize("delivery", [FIRST, Delivery(False, losses=1)])
+def test_an_image_with_several_faces_has_the_score_of_the_most_generated_one(delivery: Delivery) -> None:
+    outcomes, _ = Runner(lambda ref: with_faces(ref, 30, 10, 20), Echo(), threads=2).run(refs(3), delivery, no_mark)
+    for outcome in outcomes:
+        assert outcome.status is Status.OK
+        assert outcome.p_real == pytest.approx(0.1)
+        assert [(found.face.x, found.p_real) for found in outcome.faces] == [
+            (30, pytest.approx(0.3)), (10, pytest.approx(0.1)), (20, pytest.approx(0.2)),
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("delivery", [FIRST, Delivery(False, losses=1)])
+def test_batches_are_filled_with_the_faces_of_several_images(delivery: Delivery) -> None:
+    numbers = [1, 3, 9, 0, 2, 5, 1]
+
+    def fetch(ref: ImageRef) -> Fetched | Outcome:
+        number = numbers[position_of(ref)]
+        start = 10 * position_of(ref)
+        return with_faces(ref, *range(start, start + number)) if number else Outcome(ref, Status.NO_FACE)
+
+    predictor = Echo(batch_size=4)
+    outcomes, _ = Runner(fetch, predictor, threads=2).run(refs(7), delivery, no_mark)
+
+    assert predictor.batches == [4, 4, 4, 4, 4, 1]
+    assert [outcome.ref for outcome in outcomes] == refs(7)
+    assert [[round(100 * found.p_real) for found in outcome.faces] for outcome in outcomes] == [
+        list(range(10 * position, 10 * position + number)) for position, number in enumerate(numbers)
+    ]
+    assert [outcome.p_real for outcome in outcomes] == [
+        pytest.approx(position / 10) if number else None for position, number in enumerate(numbers)
+    ]
+
+
+def test_an_image_that_was_scored_as_a_whole_has_no_faces() -> None:
+    (outcome,), _ = Runner(as_pixels, Echo(), threads=1).run(refs(1), FIRST, no_mark)
+    assert outcome.faces == ()

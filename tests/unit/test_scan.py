@@ -9,6 +9,7 @@ import pytest
 from core.errors import SourceError
 from core.selection import Selection
 from producer.scan import Scan
+from tests.archived import write_tar, write_zip
 
 Tree = Callable[..., Path]
 
@@ -111,3 +112,13 @@ def test_an_empty_folder_beside_one_with_images_is_no_error(tree: Tree) -> None:
     folder = tree("full/a.jpg")
     (folder / "empty").mkdir()
     assert len(list(Scan([str(folder / "empty"), str(folder / "full")]))) == 1
+
+
+def test_the_images_of_shards_are_those_in_the_archives_of_a_folder(tree: Tree) -> None:
+    folder = tree("a.jpg", "sub/b.txt")
+    write_tar(folder / "one.tar", {"1.jpg": b"1", "2.txt": b"2"})
+    write_zip(folder / "sub" / "two.zip", {"3.jpg": b"3"})
+    scan = Scan([str(folder)], has_shards=True)
+    assert {ref.uri for ref in scan} == {f"{folder}/one.tar#1.jpg", f"{folder}/sub/two.zip#3.jpg"}
+    assert scan.ignored == 3
+    assert [ref.uri for ref in Scan([str(folder)])] == [f"{folder}/a.jpg"]

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 MODEL_LIBRARIES = ("tensorflow", "keras", "tf_keras")
-HEAVY_LIBRARIES = (*MODEL_LIBRARIES, "cv2", "numpy", "sqlalchemy.orm", "celery", "alembic")
+HEAVY_LIBRARIES = (*MODEL_LIBRARIES, "cv2", "numpy", "sqlalchemy.orm", "celery", "alembic", "obstore")
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -45,5 +45,5 @@ def test_the_modules_of_a_producer_host_load_neither_tensorflow_nor_opencv(modul
     assert loaded_by(f"import {modules}").isdisjoint((*MODEL_LIBRARIES, "cv2"))
 
 
-def test_a_workers_parent_loads_no_tensorflow() -> None:
-    assert loaded_by("import worker.app, worker.process, worker.tasks").isdisjoint(MODEL_LIBRARIES)
+def test_a_workers_parent_loads_neither_tensorflow_nor_what_does_not_survive_a_fork() -> None:
+    assert loaded_by("import worker.app, worker.process, worker.tasks").isdisjoint((*MODEL_LIBRARIES, "obstore"))

@@ -18,7 +18,7 @@ def thumbnail_of(content: bytes, tmp_path: Path, digest: bytes | None = None, **
     """Make the thumbnail of a file with this content."""
     path = tmp_path / "image"
     path.write_bytes(content)
-    (made,) = make_thumbnails([(str(path), digest)], load_settings(**settings), lambda done, total: None)
+    (made,) = make_thumbnails([(str(path), digest, "")], load_settings(**settings), lambda done, total: None)
     return made
 
 
@@ -36,7 +36,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     return target.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "HEIF"])
 def test_a_picture_of_each_format_becomes_a_small_one(kind: str, tmp_path: Path) -> None:
     face = draw_face(1, 800, 600)
     made = thumbnail_of(encoded(face, kind), tmp_path)
@@ -97,7 +97,7 @@ def test_limits_and_roots_are_those_of_a_worker(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uri", ["/no/such/file.jpg", "ftp://bucket/a.jpg", "file:///caf%E9.jpg"])
 def test_a_file_that_is_gone_or_elsewhere_has_a_reason(uri: str) -> None:
-    made = make_thumbnail(uri, None, load_settings())
+    made = make_thumbnail(uri, None, "", load_settings())
     assert made.source == ""
     assert made.reason
 
@@ -111,7 +111,7 @@ def test_a_file_that_changed_since_it_was_scored_is_told_so(tmp_path: Path) -> N
 
 def test_progress_is_reported_for_each_picture(tmp_path: Path) -> None:
     calls = []
-    images = [(str(tmp_path / f"{index}.jpg"), None) for index in range(5)]
+    images = [(str(tmp_path / f"{index}.jpg"), None, "") for index in range(5)]
     made = make_thumbnails(images, load_settings(), lambda done, total: calls.append((done, total)))
     assert [one.reason for one in made] == ["the file is gone"] * 5
     assert calls == [(number, 5) for number in range(1, 6)]

@@ -84,6 +84,15 @@ def test_what_leads_elsewhere_may_not(uri: str, roots: tuple[Path | str, ...]) -
 
 
 def test_roots_with_schemes_and_ports_are_told_from_separators(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FACESIEVE_ROOTS", "/data:s3://faces/2024:https://host:8443/x:http://10.0.0.5:80:/more")
+    monkeypatch.setenv(
+        "FACESIEVE_ROOTS", "/data:s3://faces/2024:https://host:8443/x:http://10.0.0.5:80:http://[::1]:80:/more"
+    )
     roots = load_settings().roots
-    assert roots == (Path("/data"), Path("/more"), "s3://faces/2024", "https://host:8443/x", "http://10.0.0.5:80")
+    assert roots == (
+        Path("/data"),
+        Path("/more"),
+        "s3://faces/2024",
+        "https://host:8443/x",
+        "http://10.0.0.5:80",
+        "http://[::1]:80",
+    )
