@@ -46,7 +46,7 @@ LOOKED_UP = 100_000
 #: Verdicts in a sample, about. Random ones are slow to read, and half of so many have a margin of two in a hundred.
 SAMPLE = 10_000
 #: The share of all images that shows whether a filter wants many.
-GLIMPSE = 2.0**-12
+GLIMPSE = 2.0**-13
 #: So many verdicts are read and sorted in no time.
 FEW = 20_000
 

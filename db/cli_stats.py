@@ -55,7 +55,7 @@ def stats(
         notice("note: reading every verdict; ten millions take minutes")
     found = read_statistics(engine, Filter(path=path, scan_id=scan, model=model), by=by, depth=depth, is_exact=exact)
     # Jobs are not of one folder.
-    paces = [] if path is not None else read_throughput(engine, scan_id=scan, model=model)
+    paces = [] if path is not None else read_throughput(engine, scan_id=scan, model=model, is_exact=exact)
     if as_json:
         print_json(_document(found, by, paces))
     else:
@@ -132,6 +132,8 @@ def _print_histogram(histogram: list[int]) -> None:
 def _print_paces(paces: list["Pace"]) -> None:
     from rich.table import Table
 
+    from db.statistics import about
+
     if not paces:
         return
     stages = list(paces[0].seconds)
@@ -139,7 +141,8 @@ def _print_paces(paces: list["Pace"]) -> None:
     table = Table("worker", "engine", "jobs", "images", "images/s", *titles, box=None, pad_edge=False)
     for pace in paces[:MOST_ROWS]:
         times = (f"{middle:.2f} ({high:.2f})" for middle, high in pace.seconds.values())
-        numbers = (f"{pace.jobs:,}", f"{pace.images:,}", f"{pace.images_per_second:,.1f}")
+        amounts = (about(number, pace.margin * number // pace.jobs) for number in (pace.jobs, pace.images))
+        numbers = (*amounts, f"{pace.images_per_second:,.1f}")
         table.add_row(cell(pace.worker), cell(f"{pace.engine} {pace.precision}"), *numbers, *times)
     console().print(table)
     if len(paces) > MOST_ROWS:

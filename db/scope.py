@@ -1,11 +1,23 @@
 """Verdicts to be counted: all of them, or a sample that tells how far off it may be."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import sqrt
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Integer, Row, Table, case, cast, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Row,
+    Select,
+    Subquery,
+    Table,
+    case,
+    cast,
+    func,
+    select,
+)
 
 from db.filters import Tests
 from db.labels import shown_by_model
@@ -77,13 +89,24 @@ class Scope:
         *columns: ColumnElement[Any],
         grouped_by: Sequence[ColumnElement[Any]] = (),
         ordered_by: Sequence[ColumnElement[Any]] = (),
+        summed_up: Callable[[Subquery], Select[Any]] | None = None,
         is_streamed: bool = True,
     ) -> Iterator[Any]:
-        """Yield the verdicts, or groups of them, part by part; a few are there sooner if they are not streamed."""
-        options = {"yield_per": 1000} if is_streamed else {}
+        """Yield the verdicts, or groups of them, part by part.
+
+        Args:
+            columns: what to yield.
+            grouped_by: what the verdicts of a group have in common.
+            ordered_by: their order.
+            summed_up: makes another query of that for a part.
+            is_streamed: they may be too many for the memory. Otherwise, and of a sample, they are there sooner.
+        """
+        options = {"yield_per": 1000} if is_streamed and not self.is_sample else {}
         for tests in self._parts:
             query = select(*columns).select_from(self.table).where(*tests)
             query = query.group_by(*grouped_by).order_by(*ordered_by)
+            if summed_up is not None:
+                query = summed_up(query.subquery())
             for some in self._connection.execute(query, execution_options=options).partitions():
                 yield from some
 
@@ -92,8 +115,19 @@ class Scope:
         return round(number / self.share)
 
     def margin(self, number: int) -> int:
-        """Return by how much that may be off, with 95 % confidence: the upper end of the score interval."""
-        if not self.is_sample:
-            return 0
-        found = number / self._cluster
-        return round(self._cluster * (_Z**2 / 2 + _Z * sqrt(found + _Z**2 / 4)) / self.share)
+        """Return by how much that may be off, with 95 % confidence."""
+        return margin_of(number, self.share, self._cluster)
+
+
+def margin_of(number: int, share: float, cluster: float = 1.0) -> int:
+    """Return by how much an estimate may be off, with 95 % confidence: the upper end of the score interval.
+
+    Args:
+        number: how many were found in a sample.
+        share: of all that are in the sample; 1 if it is none.
+        cluster: how many come and go together.
+    """
+    if share == 1:
+        return 0
+    found = number / cluster
+    return round(cluster * (_Z**2 / 2 + _Z * sqrt(found + _Z**2 / 4)) / share)

@@ -14,7 +14,7 @@ from itertools import groupby
 from os.path import commonprefix
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Engine, Select, Subquery, Table, cast, func, select
 
 from core.uris import ARCHIVE_SUFFIXES
 from core.verdicts import ANSWERS, Status
@@ -179,9 +179,14 @@ def _count_reasons(scope: Scope, *, is_streamed: bool) -> tuple[Counter[str], Co
     is where nearly all of them stand: so it hands over few.
     """
     statuses, kinds = Counter[str](), Counter[str]()
-    status_of, reason_of = scope.table.c.status, scope.table.c.reason
-    keys = [status_of, func.trim(reason_of, "0123456789")]
-    rows = scope.rows(status_of, func.min(reason_of), func.count(), grouped_by=keys, is_streamed=is_streamed)
+    keys = [scope.table.c.status, scope.table.c.reason]
+
+    def without_numbers(found: Subquery) -> Select[Any]:
+        status, reason, number = found.c
+        query = select(status, func.min(reason), cast(func.sum(number), BigInteger))
+        return query.group_by(status, func.trim(reason, "0123456789"))
+
+    rows = scope.rows(*keys, func.count(), grouped_by=keys, summed_up=without_numbers, is_streamed=is_streamed)
     for status, reason, number in rows:
         statuses[status] += number
         if status not in ANSWERS:

@@ -97,10 +97,11 @@ class FolderReports(Thread):
                 self._follow()
             except FileNotFoundError:  # a folder went away just now
                 self._stopped.wait(LOOK_SECONDS)
-            except PermissionError:
-                self._passes_over = True  # the listing names them
             except (OSError, RuntimeError, ValueError) as error:  # what watchfiles raises
-                self._say_once(str(error))
+                if isinstance(error, PermissionError) and not self._passes_over:
+                    self._passes_over = True  # the listing names them
+                    continue
+                self._say_once(str(error).partition(" about [")[0])
                 if not self._is_complete:
                     self._on_gap()  # otherwise when reports are complete again
                 pause = FIRST_PAUSE if time.monotonic() - began > LONGEST_PAUSE else pause

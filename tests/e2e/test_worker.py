@@ -81,7 +81,7 @@ def test_messages_that_are_not_jobs_are_rejected_and_the_worker_goes_on(
         app.send_task(TASK_NAME, args=["not a job"], queue=queue)
         app.send_task(TASK_NAME, args=[], kwargs={"x": 1}, queue=queue)
         app.send_task("facesieve.no_such_task", args=[{}], queue=queue)
-        app.send_task(TASK_NAME, args=[newer.to_payload() | {"version": 2}], task_id=newer.id, queue=queue)
+        app.send_task(TASK_NAME, args=[newer.to_payload() | {"version": 3}], task_id=newer.id, queue=queue)
         app.send_task(TASK_NAME, args=[good.to_payload()], serializer="pickle", queue=queue)
         send_job(app, unknown)
         send_job(app, outside)
@@ -96,7 +96,7 @@ def test_messages_that_are_not_jobs_are_rejected_and_the_worker_goes_on(
     assert ledger.ok == 10
     assert ledger.undelivered == len(outside.images) + len(newer.images)
     assert any("outside the allowed roots" in reason for reason in ledger.errors)
-    assert any("version 2" in reason for reason in ledger.errors)
+    assert any("version 3" in reason for reason in ledger.errors)
     log = site.log()
     assert log.count(" rejected: ") == 10
     assert "secret.jpg" not in site.ok("db", "list")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -14,8 +14,7 @@ from core.verdicts import Outcome, Status
 from db import access, schema, statistics
 from db.filters import Filter
 from db.statistics import Group, about, read_statistics
-from db.throughput import read_throughput
-from tests.integration.builders import Books, failed, refs, report, scored, write
+from tests.integration.builders import Books, failed, refs, scored, write
 from tests.integration.commands import HOSTILE, Site
 
 
@@ -301,30 +300,6 @@ def test_an_estimate_has_no_more_digits_than_its_margin() -> None:
     assert about(1_234_567, 0) == "1,234,567"
     assert about(1_234_567, 23_456) == "about 1,235,000 ± 23,000"
     assert about(12, 7) == "about 12 ± 7"
-
-
-def test_throughput_is_told_for_each_worker(books: Books, engine: Engine) -> None:
-    for number, seconds in enumerate((1.0, 2.0, 3.0, 10.0)):
-        job = books.queue(refs(6, start=6 * number))
-        books.store.begin_job(job.id, "one")
-        books.store.save_job(
-            job, [scored(image) for image in job.images], replace(report(books.model, seconds), worker="one")
-        )
-    books.save([scored(image) for image in refs(2, prefix="/other/")])
-    books.queue(refs(3, prefix="/waiting/"))
-    first, second = read_throughput(engine)
-    assert (first.worker, first.engine, first.precision, first.jobs, first.images) == (
-        "one",
-        "tensorflow",
-        "float32",
-        4,
-        24,
-    )
-    assert first.images_per_second == pytest.approx(24 / 16)
-    assert first.seconds == {"total": (2.5, 10.0), "decode": (0.5, 0.5), "predict": (0.4, 0.4)}
-    assert (second.worker, second.jobs) == ("worker@host", 1)
-    assert read_throughput(engine, model="nobody") == read_throughput(engine, scan_id=books.scan_id + 1) == []
-    assert read_throughput(engine, model="card", scan_id=books.scan_id) == [first, second]
 
 
 def test_the_command_prints_what_was_counted(site: Site, books: Books, engine: Engine) -> None:
