@@ -1,14 +1,16 @@
 """What the database takes in, and how long it thinks: on SQLite and PostgreSQL.
 
     python benchmarks/bench_store.py [--verdicts 10_000_000] [--images 20_480] [--databases sqlite postgresql]
+                                     [--filled sqlite=URL postgresql=URL]
 
 First, jobs are saved through `Store.save_job`, by processes that begin together (`saving.py`): of images that the
 database does not know (`new`), then of the same images (`again`), into a database that is empty before. What is shown
 are the verdicts per second of all writers together. Nothing is tuned, and a commit is as safe as in production.
 
 Then a database is filled with `--verdicts` of them by bulk loading (`filled.py`), commands are asked, and jobs are
-saved once more, into the full one. `in_process_s` is a command within a process that has run it once before: parsing,
-opening the database, asking, printing. `whole_s` is the same as a user starts it, with Python's start and all imports.
+saved once more, into the full one. Filling takes minutes: `--filled` names databases that were filled before.
+`in_process_s` is a command within a process that has run it once before: parsing, opening the database, asking,
+printing. `whole_s` is the same as a user starts it, with Python's start and all imports.
 """
 
 import argparse
@@ -24,7 +26,7 @@ from pathlib import Path
 
 import lab
 from databases import DATABASES, Postgresql, Sqlite
-from filled import fill
+from filled import fill, some_image
 from saving import Load, save
 
 from core.settings import PREFIX, load_settings
@@ -75,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--verdicts", type=int, default=1_000_000, help="in the filled database")
     made.add_argument("--images", type=int, default=20_480, help="that each process saves")
     made.add_argument("--databases", nargs="+", choices=list(DATABASES), default=list(DATABASES))
+    made.add_argument("--filled", nargs="+", default=[], help="NAME=URL: of one that has --verdicts already")
     return made
 
 
@@ -103,11 +106,12 @@ def _save(found: Found, name: str, stored: int, load: Load) -> None:
 def _measure_filled(
     found: Found, name: str, database: Sqlite | Postgresql, options: argparse.Namespace
 ) -> dict[str, object]:
+    kept = dict(entry.split("=", 1) for entry in options.filled).get(name)
     with lab.scratch() as folder:
-        url = _new_database(database, folder)
+        url = kept or _new_database(database, folder)
         started = time.perf_counter()
-        uri = fill(url, options.verdicts)
-        seconds = time.perf_counter() - started
+        uri = some_image(url) if kept else fill(url, options.verdicts)
+        seconds = None if kept else round(time.perf_counter() - started, 1)
         engine = make_engine(load_settings(database_url=url))
         sizes = database.sizes(engine)
         engine.dispose()
@@ -123,7 +127,7 @@ def _measure_filled(
         del os.environ[f"{PREFIX}DATABASE_URL"]
         for _ in range(options.rounds):
             _save(found, name, options.verdicts, Load(url, JOB_SIZES[0], max(1, options.images // JOB_SIZES[0]), 1))
-        return {"fill_s": round(seconds, 1), "bytes": sizes}
+        return {"fill_s": seconds, "bytes": sizes}
 
 
 def _ask(words: list[str]) -> None:

@@ -93,8 +93,15 @@ def _fill(url: str, verdicts: int) -> str:
     sums = "(SELECT coalesce(sum(images), 0) FROM job WHERE scan_id = scan.id)"
     with engine.begin() as connection:
         connection.execute(text(f"UPDATE scan SET status = 'listed', listed = {sums}"))
-        some_image = select(schema.image.c.uri).where(schema.image.c.id >= b"\x80" + bytes(15))
-        return connection.execute(some_image.order_by(schema.image.c.id).limit(1)).scalar_one()
+    return some_image(url)
+
+
+def some_image(url: str) -> str:
+    """Return the URI of one of the images of a database."""
+    image = schema.image
+    some = select(image.c.uri).where(image.c.id >= b"\x80" + bytes(15)).order_by(image.c.id).limit(1)
+    with make_engine(load_settings(database_url=url)).connect() as connection:
+        return connection.execute(some).scalar_one()
 
 
 def _pieces(scans: Sequence[int], verdicts: int) -> Iterator[Piece]:
