@@ -11,21 +11,19 @@ from core.jobs import MAX_SIZE, MAX_URI_LENGTH
 from core.members import Archive, Member, member_fingerprint
 from core.selection import Selection
 from core.storage import open_named
-from core.tables import TableArchive, image_column
+from core.tables import TableArchive
 from core.tars import TarArchive
 from core.uris import (
     ARCHIVE_SUFFIXES,
     FILE_SCHEME,
     is_remote,
     member_uri,
-    path_to_uri,
+    named_uri,
     split_member,
     uri_to_path,
 )
 from core.verdicts import Status
 from core.zips import ZipArchive
-
-__all__ = ["ARCHIVES", "Archive", "ArchiveListing", "ShardListing", "image_column", "open_archive"]
 
 #: Selects archives in a folder or bucket.
 ARCHIVES = Selection(include=[f"*{suffix}" for suffix in ARCHIVE_SUFFIXES])
@@ -189,8 +187,7 @@ def _absolute(source: str) -> str:
         if split_member(source)[1] is not None:
             raise ImageError(Status.UNSUPPORTED, "it names a member of an archive: name the archive")
         return source
-    path = uri_to_path(source) if source.startswith(FILE_SCHEME) else source
-    return path_to_uri(os.path.abspath(path))  # noqa: PTH100 - pathlib has no business with undecodable names
+    return named_uri(uri_to_path(source) if source.startswith(FILE_SCHEME) else source)
 
 
 def _is_hidden(name: str) -> bool:

@@ -21,7 +21,7 @@ from core.bucket_client import (
     translate,
     translated,
 )
-from core.errors import ImageError, SourceError, StorageError
+from core.errors import ImageError, SourceError, StorageError, too_large
 from core.images import ImageRef
 from core.selection import Selection
 from core.uris import split_member
@@ -69,7 +69,7 @@ def read_object(uri: str, *, max_bytes: int) -> bytes:
         found = obstore.get(client, key)
         size = found.meta["size"]
         if size > max_bytes:
-            raise ImageError(Status.TOO_LARGE, f"{size} bytes, the limit is {max_bytes}")
+            raise too_large(size, max_bytes)
         content = bytes(found.bytes())
     if len(content) != size:
         raise StorageError(f"the storage sent {len(content)} of {size} bytes")

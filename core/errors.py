@@ -133,3 +133,8 @@ class ImageError(FacesieveError):
         super().__init__(reason)
         self.status = status
         self.reason = reason
+
+
+def too_large(size: int, max_bytes: int) -> ImageError:
+    """Return the error of an image of that many bytes."""
+    return ImageError(Status.TOO_LARGE, f"{size} bytes, the limit is {max_bytes}")

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from core.errors import ImageError, SourceError, StorageError
+from core.errors import ImageError, SourceError, StorageError, too_large
 from core.images import ImageRef
 from core.selection import Selection
 from core.uris import ANYWHERE, Roots, is_below, path_to_uri, uri_to_path
@@ -126,7 +126,7 @@ def read_file(uri: str, *, roots: Roots, max_bytes: int) -> bytes:
         with _open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > max_bytes:
-                raise ImageError(Status.TOO_LARGE, f"{size} bytes, the limit is {max_bytes}")
+                raise too_large(size, max_bytes)
             return file.read(max_bytes)
     except OSError as error:
         raise _translated(error) from error

@@ -135,11 +135,6 @@ def offset_in(fingerprint: str) -> int | None:
     return int(offset) if has_offset and re.fullmatch("[0-9]{1,18}", offset) else None
 
 
-def too_large(size: int, max_bytes: int) -> ImageError:
-    """Return the error of a member of that many bytes."""
-    return ImageError(Status.TOO_LARGE, f"{size} bytes, the limit is {max_bytes}")
-
-
 def not_there(offset: int) -> ImageError:
     """Return the error of a member that an offset does not lead to."""
     return ImageError(

@@ -12,7 +12,7 @@ from core.uris import ANYWHERE, WEB_SCHEMES, Roots, is_bucket, is_named_inside, 
 from core.verdicts import Status
 
 if TYPE_CHECKING:
-    from core.archives import Archive
+    from core.members import Archive
 
 #: Archives that a reader keeps open: a job has the members of one, seldom of two.
 _OPEN_ARCHIVES = 4

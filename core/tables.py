@@ -5,10 +5,10 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
-from typing import TYPE_CHECKING, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
-from core.errors import ImageError, StorageError, UsageError
-from core.members import Archive, Member, too_large
+from core.errors import ImageError, StorageError, UsageError, too_large
+from core.members import Archive, Member
 from core.verdicts import Status
 
 if TYPE_CHECKING:
@@ -26,6 +26,20 @@ _IMAGES = frozenset({"image", "img", "jpg", "jpeg", "png", "webp", "bytes", "ima
 _TEXTS = frozenset({"uri", "url", "path", "file", "filename", "file_name", "key", "caption", "text"})
 
 
+def import_parquet() -> tuple[Any, Any]:
+    """Return pyarrow and its ``ParquetFile``, loaded late because they take a while.
+
+    Raises:
+        UsageError: they are not installed.
+    """
+    try:
+        import pyarrow
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise UsageError("pyarrow is not installed: pip install 'facesieve[cloud]'") from None
+    return pyarrow, ParquetFile
+
+
 class TableArchive(Archive):
     """A Parquet file with the bytes of one image in each row; its members are the numbers of the rows, from 0."""
 
@@ -40,11 +54,7 @@ class TableArchive(Archive):
             UsageError: pyarrow is not installed.
         """
         super().__init__(file)
-        try:
-            import pyarrow
-            from pyarrow.parquet import ParquetFile
-        except ImportError:
-            raise UsageError("pyarrow is not installed: pip install 'facesieve[cloud]'") from None
+        pyarrow, ParquetFile = import_parquet()  # noqa: N806 - a class
         self._faults = (pyarrow.ArrowException, OSError, ValueError)
         try:
             # Neither a group of rows nor a column of it as a whole: it may be larger than memory.

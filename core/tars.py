@@ -4,8 +4,8 @@ import tarfile
 from collections.abc import Iterator
 from typing import IO, cast
 
-from core.errors import ImageError
-from core.members import Archive, Member, not_there, too_large
+from core.errors import ImageError, too_large
+from core.members import Archive, Member, not_there
 from core.verdicts import Status
 
 #: All that stands before the content of one member: its header, and those with a long name or extended attributes.

@@ -41,6 +41,11 @@ def path_to_uri(path: str) -> str:
     return FILE_SCHEME + quote_from_bytes(path.encode()) if "#" in path and _MEMBER.fullmatch(path) else path
 
 
+def named_uri(name: str) -> str:
+    """Return the URI of what a user names: one that is remote as it is, else that of a path, which may be relative."""
+    return name if is_remote(name) else path_to_uri(os.path.abspath(name))  # noqa: PTH100 - it may be undecodable
+
+
 def uri_to_path(uri: str) -> str:
     """Return the local path that a URI names.
 

@@ -18,9 +18,9 @@ from typing import IO, BinaryIO, cast
 from urllib.parse import urljoin
 
 from core.addresses import addresses_of
-from core.errors import ImageError, SourceError, StorageError, UsageError
+from core.errors import ImageError, SourceError, StorageError, UsageError, too_large
 from core.images import ImageRef
-from core.uris import Roots, is_named_inside, is_web
+from core.uris import WEB_SCHEMES, Roots, is_named_inside, is_web
 from core.verdicts import Status
 
 try:
@@ -59,7 +59,7 @@ class PageListing:
         self.unlistable: list[str] = []
         origin = "/".join(source.split("/")[:3])
         try:
-            with _answer("HEAD", source, ("https://", "http://", origin), _PAGE) as answer:
+            with _answer("HEAD", source, (*WEB_SCHEMES, origin), _PAGE) as answer:
                 failure = _failure(answer.status)
                 if isinstance(failure, StorageError) or (failure and failure.status is Status.NOT_FOUND):
                     raise failure
@@ -248,7 +248,7 @@ def _copy(answer: urllib3.BaseHTTPResponse, target: IO[bytes], max_bytes: int) -
         raise ImageError(Status.UNREADABLE, f"the server sends nothing but {encoding:.20} encoding")
     size = _stated_size(answer)
     if size is not None and size > max_bytes:
-        raise ImageError(Status.TOO_LARGE, f"{size} bytes, the limit is {max_bytes}")
+        raise too_large(size, max_bytes)
     # Not stream(): that reads the lines between chunks at any length.
     while chunk := answer.read1(_CHUNK, decode_content=False):
         target.write(chunk)

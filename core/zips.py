@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from struct import Struct, iter_unpack
 from typing import BinaryIO, NamedTuple
 
-from core.errors import ImageError
-from core.members import Archive, Member, not_there, too_large
+from core.errors import ImageError, too_large
+from core.members import Archive, Member, not_there
 from core.verdicts import Status
 
 _END = Struct("<4s4H2LH")  # of the directory: bytes, offset

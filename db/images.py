@@ -1,6 +1,5 @@
 """Everything that the database knows of one image."""
 
-import os
 import re
 from typing import Any
 
@@ -8,7 +7,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, select
 
 from core.errors import UsageError
 from core.images import ImageRef
-from core.uris import member_uri, path_to_uri, split_member
+from core.uris import member_uri, named_uri, split_member
 from db import schema
 from db.engine import translated
 from db.ledger import reading
@@ -76,7 +75,7 @@ def _find(connection: Connection, text: str) -> Row[Any]:
 
 def _local_uri(path: str) -> str:
     archive, member = split_member(path)
-    uri = path_to_uri(os.path.abspath(archive))  # noqa: PTH100
+    uri = named_uri(archive)
     return uri if member is None else member_uri(uri, member)
 
 

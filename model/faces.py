@@ -105,18 +105,6 @@ class FaceDetector:
             scale *= _STEP
 
 
-def load_detector(threads: int) -> FaceDetector:
-    """Return a detector.
-
-    Args:
-        threads: that will look for faces at once.
-
-    Raises:
-        ModelError: a package is not installed, or has other weights.
-    """
-    return FaceDetector(threads)
-
-
 def cut_face(image: Pixels, face: Face, preset: str) -> Pixels:
     """Return what the scoring network sees of a face: a square of ``MARGIN`` times its size, moved into the image.
 

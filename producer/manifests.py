@@ -23,7 +23,7 @@ from core.uris import (
     is_named_inside,
     is_remote,
     member_uri,
-    path_to_uri,
+    named_uri,
     split_member,
     uri_to_path,
 )
@@ -66,7 +66,7 @@ class ManifestListing:
         self._selection = selection
         self._column = column
         self._flaws = Flaws("standard input" if source == STANDARD_INPUT else source)
-        self._uri = source if is_remote(source) else path_to_uri(os.path.abspath(source))  # noqa: PTH100
+        self._uri = named_uri(source)
         beside = source if is_remote(source) else os.path.abspath(source)  # noqa: PTH100 - of `-`, the current folder
         self._folder = beside.rpartition("/")[0]
         rows = self._read()

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
-from core.errors import SourceError, StorageError, UsageError
+from core.errors import SourceError, StorageError
 from core.jobs import MAX_SIZE
 
 #: Columns that may name the images, the likeliest first.
@@ -183,11 +183,9 @@ def _json_rows(lines: Lines, column: str | None, flaws: Flaws) -> Iterator[Row]:
 
 
 def _parquet_rows(file: BinaryIO, column: str | None, flaws: Flaws) -> Iterator[Row]:
-    try:
-        import pyarrow
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise UsageError("pyarrow is not installed: pip install 'facesieve[cloud]'") from None
+    from core.tables import import_parquet
+
+    pyarrow, ParquetFile = import_parquet()  # noqa: N806 - a class
     try:
         # Without a buffer, and with a look ahead, whole columns of a row group would be read at once.
         table = ParquetFile(file, buffer_size=2**20, pre_buffer=False)

@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import Protocol
 from urllib.parse import quote_from_bytes
 
-from core.errors import ImageError, SourceError, StorageError, UsageError
+from core.errors import ImageError, SourceError, StorageError
 from core.files import FolderListing
 from core.images import ImageRef
 from core.selection import Selection
@@ -17,6 +17,7 @@ from core.uris import (
     is_bucket,
     is_remote,
     is_web,
+    named_uri,
     path_to_uri,
     uri_to_path,
 )
@@ -158,16 +159,11 @@ def _is_local_folder(source: str) -> bool:
 
 def _names_images(source: str, column: str | None) -> bool:
     """Tell whether a Parquet file has names of images, rather than images."""
-    from core.archives import image_column
+    from core.tables import image_column, import_parquet
 
+    pyarrow, ParquetFile = import_parquet()  # noqa: N806 - a class
     try:
-        import pyarrow
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise UsageError("pyarrow is not installed: pip install 'facesieve[cloud]'") from None
-    uri = source if is_remote(source) else path_to_uri(os.path.abspath(source))  # noqa: PTH100
-    try:
-        with closing(open_named(uri)[0]) as file:
+        with closing(open_named(named_uri(source))[0]) as file:
             schema = ParquetFile(file).schema_arrow
     except (ImageError, StorageError, OSError, ValueError, pyarrow.ArrowException) as error:
         raise SourceError(f"source {source} cannot be listed: {error!s:.200}") from error

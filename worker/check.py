@@ -67,12 +67,12 @@ def _check_model(settings: Settings, engine: str, precision: str) -> str:
 
 
 def _check_faces() -> str:
-    from model.faces import load_detector
+    from model.faces import FaceDetector
     from model.mtcnn import is_installed
 
     if not is_installed():
         return "cannot be found, jobs of `--faces detect` fail: pip install 'facesieve[faces]'"
-    load_detector(threads=1)
+    FaceDetector(threads=1)
     return f"can be found, by {DETECTOR}"
 
 

@@ -18,7 +18,7 @@ from core.uris import is_named_inside
 from core.verdicts import ANSWERS, Status
 from db.engine import open_engine
 from db.store import Delivery, RunReport, Store
-from model.faces import FaceDetector, load_detector
+from model.faces import FaceDetector
 from model.predictor import Predictor, load_predictor
 from model.preprocess import configure_cv2
 from worker.fetch import Fetcher
@@ -163,7 +163,7 @@ class WorkerProcess:
             ModelError: its packages are not installed.
         """
         if job.faces and self._detector is None:
-            detector = load_detector(self._plan.decode_threads)
+            detector = FaceDetector(self._plan.decode_threads)
             self._persist(lambda: self._store.register_model(self._model_of(job)))
             self._detector = detector
         return self._detector if job.faces else None

@@ -19,7 +19,7 @@ from core.verdicts import Face, Outcome, Status
 from db.store import Delivery
 from model import faces as module
 from model import mtcnn
-from model.faces import MAX_SIDE, MIN_FACE, FaceDetector, cut_face, load_detector
+from model.faces import MAX_SIDE, MIN_FACE, FaceDetector, cut_face
 from model.predictor import load_predictor
 from model.preprocess import decode, decode_whole
 from tests.framed import EXAMPLES, Pasted, draw_background, draw_frame, save_frame
@@ -33,7 +33,7 @@ TWO: Sequence[Pasted] = [("real-astronaut.jpg", 60, 90, 300), ("generated-03.jpg
 
 @pytest.fixture(scope="module")
 def detector() -> FaceDetector:
-    return load_detector(threads=2)
+    return FaceDetector(threads=2)
 
 
 def is_of(face: Face, pasted: Pasted) -> bool:
@@ -139,7 +139,7 @@ def test_many_threads_find_what_one_finds(detector: FaceDetector) -> None:
 def test_without_its_package_the_detector_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mtcnn, "find_spec", lambda _: None)
     with pytest.raises(ModelError, match=r"is not installed: pip install 'facesieve\[faces\]'"):
-        load_detector(threads=1)
+        FaceDetector(threads=1)
 
 
 def test_a_check_of_a_worker_tells_whether_it_can_find_faces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_other_weights_are_neither_used_nor_unpickled(
         (tmp_path / "mtcnn" / "assets" / "weights" / "pnet.lz4").write_bytes(content)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModelError, match=r"pnet\.lz4 .*: pip install 'facesieve\[faces\]'"):
-        load_detector(threads=1)
+        FaceDetector(threads=1)
 
 
 @pytest.mark.parametrize("preset", ["card", "rgb-area", "rgb-scaled"])

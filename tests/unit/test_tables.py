@@ -11,9 +11,9 @@ import pytest
 from pyarrow import parquet
 
 import core.tables
-from core.archives import ArchiveListing, image_column, open_archive
+from core.archives import ArchiveListing, open_archive
 from core.errors import ImageError, SourceError, UsageError
-from core.tables import _KEPT_BYTES
+from core.tables import _KEPT_BYTES, image_column
 from core.verdicts import Status
 from tests.archived import EVERYTHING, MAX_BYTES, listed, read_all, write_table
 
