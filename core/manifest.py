@@ -4,6 +4,7 @@ An artifact is a folder that holds ``manifest.json`` and the weights that it nam
 decides a score, the weights and the preprocessing; thresholds may change without making another model of it.
 """
 
+import os
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -32,7 +33,7 @@ class Calibration(BaseModel):
     With an intercept of 0 this is temperature scaling (Guo et al. 2017, the temperature is 1 / slope), else Platt's.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     slope: float = Field(gt=0)
     intercept: float
@@ -63,7 +64,7 @@ class Manifest(BaseModel):
     #: Of the file; of a folder, of its sorted relative names and contents.
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     #: One of ``model.architectures``, ``ensemble``, or ``imported``: anything else with the same input and output.
-    architecture: str
+    architecture: str = Field(max_length=64, pattern=r"^[^\x00]*$")  # what the database takes
     #: Number of weights, trainable or not.
     parameters: int = Field(ge=0)
     #: How bytes become the network's input, see ``model/preprocess.py``.
@@ -161,7 +162,7 @@ def find_artifact(name_or_path: str, settings: Settings) -> Path:
         ModelNotFoundError: there is no such artifact.
     """
     if "/" in name_or_path:
-        candidates = [Path(name_or_path).expanduser().absolute()]
+        candidates = [Path(os.path.expanduser(name_or_path)).absolute()]  # noqa: PTH111 - leaves unknown homes alone
     else:
         candidates = [settings.models_dir / name_or_path, SHIPPED / name_or_path]
     for folder in candidates:

@@ -28,6 +28,7 @@ from db.labels import label_bounds
 VIEW = schema.labelled_verdict
 #: The conditions that a row must fulfil.
 Tests = tuple[ColumnElement[bool], ...]
+MAX_SCAN = 2**31 - 1  # what the column holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Filter:
         is_scored: True: only images with a score; False: only failures.
 
     Raises:
-        UsageError: a text is not valid UTF-8.
+        UsageError: a text is not valid UTF-8 or holds a NUL, or the number of the scan is beyond all numbers of scans.
     """
 
     label: str | None = None
@@ -64,6 +65,10 @@ class Filter:
         for text in (self.path, self.model):
             if text is not None and any("\ud800" <= char <= "\udfff" for char in text):
                 raise UsageError(f"{text!r} is not UTF-8: names that are not are stored as file:// URIs, see `db list`")
+            if text is not None and "\0" in text:
+                raise UsageError(f"{text!r:.80} holds a NUL, which no name does")
+        if self.scan_id is not None and abs(self.scan_id) > MAX_SCAN:
+            raise UsageError(f"{self.scan_id} is no scan: their numbers are from 1 to {MAX_SCAN}")
 
     @property
     def has_failures(self) -> bool:

@@ -13,6 +13,7 @@ from io import BytesIO
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from core.errors import ImageError, StorageError
+from core.jpeg2000 import has_too_many_parts
 from core.settings import Settings
 from core.storage import read_image
 from core.verdicts import Status
@@ -97,6 +98,8 @@ def shrink(content: bytes, settings: Settings, side: int) -> Image.Image:
     Raises:
         ImageError: it cannot be decoded, or has too many pixels.
     """
+    if content[4:8] == b"jP  " and has_too_many_parts(content):
+        raise ImageError(Status.UNREADABLE, "not decoded: it has more tiles, precincts and layers than any real image")
     try:
         with Image.open(BytesIO(content), formats=FORMATS) as image:
             pixels = image.width * image.height

@@ -7,6 +7,8 @@ alone goes on, up to 16,384 x 16,384 pixels, and shrinks the image to what was s
 
 import re
 from collections.abc import Callable
+from math import prod
+from typing import Literal
 
 #: Longest part of a file that a signature looks at.
 _HEAD = 64
@@ -28,6 +30,10 @@ KNOWN = ", ".join(_SIGNATURES)
 #: and only a few bytes, so that a small file could keep a thread for hours.
 MAX_SCANS = 100
 _START_OF_SCAN = b"\xff\xda"
+#: Tiles of a TIFF that is smaller than one of them are as large at most, in pixels.
+_LARGEST_SPARE_TILE = 2**24
+_TILE_SIDES = (322, 323)  # tags: width, length
+_NUMBER_BYTES = {1: 1, 3: 2}  # of a tag's value, by its kind; 4 of any other
 _JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # neither within a scan nor without a length
 
 
@@ -55,6 +61,27 @@ def has_too_many_scans(jpeg: bytes) -> bool:
         scans += marker[0] == _START_OF_SCAN
         position = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2], "big")
     return scans > MAX_SCANS
+
+
+def has_too_large_tiles(tiff: bytes, pixels: int) -> bool:
+    """Tell whether a TIFF states tiles that are larger than the image is and than any program makes them.
+
+    cv2 takes memory for one, up to 1 GiB, however small the image.
+
+    Args:
+        tiff: the whole file.
+        pixels: width times height of the image.
+    """
+    order: Literal["little", "big"] = "little" if tiff[:1] == b"I" else "big"
+    start = int.from_bytes(tiff[4:8], order)
+    end = start + 2 + 12 * int.from_bytes(tiff[start : start + 2], order)
+    sides = dict.fromkeys(_TILE_SIDES, 0)
+    for position in range(start + 2, min(end, len(tiff)), 12):
+        tag, kind = (int.from_bytes(tiff[at : at + 2], order) for at in (position, position + 2))
+        if tag in sides:
+            value = tiff[position + 8 : position + 8 + _NUMBER_BYTES.get(kind, 4)]
+            sides[tag] = max(sides[tag], int.from_bytes(value, order))
+    return prod(sides.values()) > max(pixels, _LARGEST_SPARE_TILE)
 
 
 def ends_early(kind: str, data: bytes, pixels: int) -> bool:

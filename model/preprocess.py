@@ -22,9 +22,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ImageError
+from core.jpeg2000 import has_too_many_parts
 from core.verdicts import Status
 from model import heic
-from model.formats import KNOWN, MAX_SCANS, ends_early, has_too_many_scans, recognise, still_png
+from model.formats import (
+    KNOWN,
+    MAX_SCANS,
+    ends_early,
+    has_too_large_tiles,
+    has_too_many_scans,
+    recognise,
+    still_png,
+)
 
 #: Width and height of the network's input, in pixels.
 SIDE = 224
@@ -70,6 +79,7 @@ def decode(data: bytes, preset: str, *, max_pixels: int) -> Decoded:
 
     Raises:
         ImageError: the file is empty, cut off, damaged, too large or not an image.
+        MemoryError: there is not enough memory for it now.
     """
     image, width, height = _decode_at_most(data, preset, max_pixels=max_pixels, side=SIDE)
     return Decoded(resize(image, preset), width, height)
@@ -177,8 +187,7 @@ def _decode_at_most(
         raise ImageError(Status.UNSUPPORTED, f"not an image of a known format ({KNOWN})")
     width, height = _stated_size(kind, data)
     _check_pixels(width * height, max_pixels)
-    if kind == "JPEG" and has_too_many_scans(data):
-        raise ImageError(Status.UNREADABLE, f"the JPEG file has more than {MAX_SCANS} scans")
+    _check_effort(kind, data, width * height)
     reduction = 1
     if kind == "JPEG" and preset == "rgb-scaled" and side:
         reduction = next((n for n in (8, 4, 2) if min(width, height) >= n * side), 1)
@@ -211,6 +220,17 @@ def _check_pixels(pixels: int, max_pixels: int) -> None:
         raise ImageError(Status.TOO_LARGE, f"{pixels} pixels, the limit is {max_pixels}")
 
 
+def _check_effort(kind: str, data: bytes, pixels: int) -> None:
+    if kind == "JPEG" and has_too_many_scans(data):
+        raise ImageError(Status.UNREADABLE, f"the JPEG file has more than {MAX_SCANS} scans")
+    if kind == "JPEG2000" and has_too_many_parts(data):
+        raise ImageError(
+            Status.UNREADABLE, "the JPEG2000 file has more tiles, precincts and layers than can be decoded"
+        )
+    if kind == "TIFF" and has_too_large_tiles(data, pixels):
+        raise ImageError(Status.UNREADABLE, "the TIFF file has tiles far larger than its image")
+
+
 def _decode(kind: str, data: bytes, flags: int) -> NDArray[Any] | None:
     if kind == "HEIC":
         return heic.decode_heic(data, is_bgr=flags == cv2.IMREAD_COLOR_BGR)
@@ -219,5 +239,7 @@ def _decode(kind: str, data: bytes, flags: int) -> NDArray[Any] | None:
         return None
     try:
         return cv2.imdecode(np.frombuffer(still, np.uint8), flags)
-    except cv2.error:
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:  # no fault of the image, and no verdict on it
+            raise MemoryError(f"no memory to decode a {kind} file of {len(data)} bytes") from error
         return None

@@ -63,6 +63,8 @@ def test_a_manifest_survives_being_written_and_read(tmp_path: Path) -> None:
         ({"generated_below": 0.7}, "generated_below"),
         ({"schema_version": 2}, "schema_version"),
         ({"colour": "red"}, "colour"),
+        ({"architecture": "x" * 65}, "architecture"),
+        ({"architecture": "a\0"}, "architecture"),
     ],
     ids=str,
 )

@@ -440,6 +440,37 @@ def test_bytes_that_look_like_scans_beside_the_image_are_not_counted() -> None:
     np.testing.assert_array_equal(found.pixels, decode(data, "card", max_pixels=MAX_PIXELS).pixels)
 
 
+def tiled_tiff(order: str, side: int, kind: int = 4) -> bytes:
+    """100 x 100 pixels that are said to be in tiles of so many pixels to a side."""
+    numbers = {256: 100, 257: 100, 258: 8, 259: 1, 262: 2, 277: 4, 322: side, 323: side, 324: 8, 325: 1000}
+    value = {4: "I", 3: "HH"}[kind]
+    entries = b"".join(
+        struct.pack(f"{order}HHI{value}", tag, kind, 1, number, *([0] if kind == 3 else []))
+        for tag, number in numbers.items()
+    )
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    return mark + struct.pack(f"{order}I", 1008) + bytes(1000) + struct.pack(f"{order}H", 10) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", [3, 4])
+def test_a_tiff_that_states_huge_tiles_is_refused_before_memory_is_taken(
+    order: str, kind: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("was decoded"))
+
+    error = failure_of(tiled_tiff(order, 16_000, kind))
+
+    assert (error.status, "tiles" in error.reason) == (Status.UNREADABLE, True)
+
+
+@pytest.mark.parametrize("side", [256, 4096])
+def test_a_tiff_may_be_smaller_than_its_tiles(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: picture())
+
+    assert decode(tiled_tiff("<", side), "card", max_pixels=MAX_PIXELS).width == WIDTH
+
+
 @pytest.mark.parametrize("name", [b"tEXt", b"IDAT", b"PLTE"])
 def test_a_png_that_states_a_huge_chunk_is_refused_before_memory_is_taken(
     name: bytes, monkeypatch: pytest.MonkeyPatch
