@@ -1,7 +1,8 @@
 """The Celery app, its Redis settings, and the names of task and queues. Nothing else configures Celery."""
 
 import json
-from collections.abc import Iterator
+import ssl
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,11 +16,13 @@ from core.errors import BrokerError, SettingsError
 from core.jobs import Job
 from core.manifest import artifact_name
 from core.settings import Settings, redact
+from core.signing import HEADER, sign
 
 TASK_NAME = "facesieve.run_job"
 QUEUE_PREFIX = "facesieve."
 UNACKED_KEY = "unacked"  # kombu's hash of delivered, not yet acknowledged messages
 CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 20.0  # a Redis that saves or swaps may be slow
 DEFAULT_VISIBILITY_SECONDS = 600
 INSPECT_SECONDS = 1.0
 SCHEMES = ("redis://", "rediss://", "redis+socket://")
@@ -99,7 +102,20 @@ def translated(url: str) -> Iterator[None]:
         yield
     except (redis.exceptions.RedisError, KombuError, OperationalError, OSError) as error:
         reason = str(error).replace(url, redact(url)).splitlines()[0] if str(error) else type(error).__name__
-        raise BrokerError(f"broker {redact(url)} does not answer ({reason}): is Redis running there?") from error
+        raise BrokerError(f"broker {redact(url)} does not answer ({reason}): {_advice(url, error)}") from error
+
+
+def _advice(url: str, error: Exception) -> str:
+    """Return what to do about it."""
+    if isinstance(error, (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError)):
+        return "check the user and password in FACESIEVE_BROKER_URL, and what Redis allows that user"
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return "its certificate must be for this very host, by an authority of the system or of ?ssl_ca_certs=FILE"
+    if url.startswith("rediss://") and "No such file" in str(error):
+        return "a file that its ?ssl_... names is not there"
+    if "SSL" in str(error):
+        return "rediss:// wants TLS, does Redis speak it at this port?"
+    return "is Redis running there?"
 
 
 def make_app(url: str, *, visibility_seconds: int = DEFAULT_VISIBILITY_SECONDS) -> Celery:
@@ -124,10 +140,15 @@ def make_app(url: str, *, visibility_seconds: int = DEFAULT_VISIBILITY_SECONDS) 
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
+        broker_channel_error_retry=True,  # a Redis whose disk is full refuses to write, until it is not
+        # Without options of TLS in the URL, kombu would believe any certificate.
+        broker_use_ssl={"ssl_cert_reqs": ssl.CERT_REQUIRED} if url.startswith("rediss://") else None,
         broker_transport_options={
             "visibility_timeout": visibility_seconds,
             "unacked_restore_throttle": 1,  # look every 10 s, not every 100 s
             "socket_connect_timeout": CONNECT_SECONDS,
+            # Without one, a worker waits for ever on a connection that a firewall or a lost host has forgotten.
+            "socket_timeout": ANSWER_SECONDS,
             "socket_keepalive": True,
             "health_check_interval": 30,
         },
@@ -135,17 +156,24 @@ def make_app(url: str, *, visibility_seconds: int = DEFAULT_VISIBILITY_SECONDS) 
     return app
 
 
-def send_job(app: Celery, job: Job) -> None:
+def send_job(app: Celery, job: Job, keys: Sequence[str] = ()) -> None:
     """Put a job into the queue of its model.
+
+    Args:
+        app: to send with.
+        job: what to send.
+        keys: the first one signs the message, which is unsigned without.
 
     Raises:
         BrokerError: the broker did not take it.
     """
+    payload = job.to_payload()
     label = f"job {job.id[:8]} scan {job.scan_id}: {len(job.images)} images"
     with translated(app.conf.broker_url):
         app.send_task(
             TASK_NAME,
-            args=[job.to_payload()],
+            args=[payload],
+            headers={HEADER: sign(payload, keys[0])} if keys else None,
             task_id=job.id,
             queue=queue_name(job.model),
             argsrepr=label,  # what Flower shows instead of a long list of URIs

@@ -2,6 +2,8 @@
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,8 +44,13 @@ def _common_options(
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder of the embedded broker, the database and the models.")
     ] = None,
-    database: Annotated[str | None, typer.Option(help="sqlite:///FILE or postgresql+psycopg://...")] = None,
-    broker: Annotated[str | None, typer.Option(help="redis://..., rediss://... or 'embedded'.")] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(help="sqlite:///FILE or postgresql+psycopg://... Others see it: no passwords, see SECURITY.md."),
+    ] = None,
+    broker: Annotated[
+        str | None, typer.Option(help="redis://..., rediss://... or 'embedded'. Others see it, too.")
+    ] = None,
 ) -> None:
     _overrides.update(data_dir=data_dir, database_url=database, broker_url=broker)
 
@@ -58,6 +65,16 @@ def run(app: typer.Typer) -> None:
     except FacesieveError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+@contextmanager
+def clients_may_hang_up() -> Iterator[None]:
+    """Serve others within the block: one that breaks off an answer does not end this command, as `| head` may."""
+    before = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGPIPE, before)
 
 
 def read_settings(**overrides: Any) -> "Settings":

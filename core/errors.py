@@ -19,6 +19,8 @@
     ├── MessageError                    a queue message is refused (never leaves the worker)
     │   ├── MalformedMessageError       it is not a job
     │   ├── MessageVersionError         it is a job of another version of the message
+    │   │   └── NewerMessageError       of one that a newer worker may read
+    │   ├── UnsignedMessageError        it is not signed with a key of this worker
     │   └── ForbiddenPathError          it asks for a file outside the allowed roots
     ├── StorageError                    reading failed for a reason that may pass: try again
     └── ImageError                      one image cannot be scored; carries its status and reason
@@ -111,6 +113,14 @@ class MalformedMessageError(MessageError):
 
 class MessageVersionError(MessageError):
     """A queue message is a job of another version."""
+
+
+class NewerMessageError(MessageVersionError):
+    """A queue message is a job of a newer version: a newer worker can do it."""
+
+
+class UnsignedMessageError(MessageError):
+    """A queue message is not signed, or by none of the keys that a worker accepts."""
 
 
 class ForbiddenPathError(MessageError):

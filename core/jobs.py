@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
-from core.errors import MalformedMessageError, MessageVersionError
+from core.errors import MalformedMessageError, MessageVersionError, NewerMessageError
 from core.images import ImageRef
 
 T = TypeVar("T")
@@ -64,24 +64,27 @@ class Job:
             payload: anything; it comes from the network.
 
         Raises:
-            MessageVersionError: the message was written by another version of facesieve.
+            MessageVersionError: the message was written by another version of facesieve; a ``NewerMessageError`` if
+                by a newer one.
             MalformedMessageError: it is not a job.
         """
         if not isinstance(payload, Mapping):
             raise MalformedMessageError(f"message is {type(payload).__name__}, expected a JSON object")
         version = payload.get("version")
         if type(version) is not int or version not in MESSAGE_VERSIONS:
-            raise MessageVersionError(
+            is_newer = type(version) is int and version > max(MESSAGE_VERSIONS)
+            raise (NewerMessageError if is_newer else MessageVersionError)(
                 f"message has version {version!r:.40}, this worker reads versions {MESSAGE_VERSIONS}: "
                 "run the same facesieve release on producers and workers"
             )
         try:
+            # The first messages of version 1 had no model_id.
             return cls(
                 id=UUID(hex=payload["id"]).hex,
                 scan_id=_checked(payload["scan_id"], int),
                 model=_text(payload["model"]),
                 images=_read_images(payload["images"]),
-                model_id=None if payload["model_id"] is None else _text(payload["model_id"]),
+                model_id=None if payload.get("model_id") is None else _text(payload["model_id"]),
                 faces=_flag(payload.get("faces", False)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -93,8 +96,16 @@ class Job:
 
     @classmethod
     def unpack(cls, packed: bytes) -> "Job":
-        """Read what ``pack`` wrote."""
-        return cls.from_payload(json.loads(zlib.decompress(packed)))
+        """Read what ``pack`` wrote.
+
+        Raises:
+            MessageError: it is no job any more, or one of another version.
+        """
+        try:
+            payload = json.loads(zlib.decompress(packed))
+        except (zlib.error, ValueError, RecursionError) as error:
+            raise MalformedMessageError(f"the ledger's copy of a message is damaged: {error!s:.200}") from error
+        return cls.from_payload(payload)
 
 
 def _read_images(rows: object) -> tuple[ImageRef, ...]:

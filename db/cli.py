@@ -24,7 +24,9 @@ from db import (
     cli_compare,
     cli_duplicates,
     cli_export,
+    cli_grant,
     cli_images,
+    cli_metrics,
     cli_models,
     cli_report,
     cli_review,
@@ -49,7 +51,9 @@ app = new_app("Ask the results database: which images are AI-generated, how sure
 app.add_typer(cli_compare.app)
 app.add_typer(cli_duplicates.app)
 app.add_typer(cli_export.app)
+app.add_typer(cli_grant.app)
 app.add_typer(cli_images.app)
+app.add_typer(cli_metrics.app)
 app.add_typer(cli_models.app)
 app.add_typer(cli_report.app)
 app.add_typer(cli_review.app)

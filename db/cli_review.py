@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from core.cli import JsonOption, console, notice, print_json, read_settings
+from core.cli import JsonOption, clients_may_hang_up, console, notice, print_json, read_settings
 from core.errors import UsageError
 from db.cli_options import (
     LabelOption,
@@ -111,7 +111,8 @@ def _serve(session: "Session", settings: "Settings", *, address: str, port: int,
         import webbrowser
 
         webbrowser.open(server.url)
-    server.run()
+    with clients_may_hang_up():
+        server.run()
 
 
 def _is_terminal() -> bool:

@@ -1,4 +1,4 @@
-"""The schema as a page for people: ``python -m db.describe > docs/schema.md``; a test compares the two."""
+"""The schema as a page for people; ``docs/generate.py`` writes it."""
 
 from collections.abc import Iterator
 
@@ -48,7 +48,3 @@ def _what(column: Column[object]) -> str:
     keys = ["primary key"] if column.primary_key else []
     keys += [f"-> `{key.target_fullname}`" for key in column.foreign_keys]
     return f"{column.comment} ({', '.join(keys)})" if keys else str(column.comment)
-
-
-if __name__ == "__main__":
-    print(describe(), end="")

@@ -22,6 +22,16 @@ from core.settings import Settings, make_data_dir, redact
 from db.schema import HEAD, VERSION_TABLE, labelled_verdict, metadata
 
 BUSY_SECONDS = 30.0
+#: Of libpq, in seconds, the last in milliseconds. A server whose host is gone says nothing, and the kernel would wait
+#: two hours for it; after a minute it is an error like any other.
+_PATIENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+_NOT_ALLOWED = "42501"  # PostgreSQL's code of insufficient privilege
 
 
 def open_engine(settings: Settings) -> Engine:
@@ -76,7 +86,7 @@ def make_engine(settings: Settings) -> Engine:
             )
         if parsed.drivername == "sqlite":
             return _sqlite_engine(url, parsed.database)
-        return create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        return create_engine(parsed, pool_pre_ping=True, connect_args=_PATIENCE)
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise DatabaseError(
             f"database URL {redact(url)!r:.80} cannot be read: use sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
@@ -132,9 +142,13 @@ def translated(engine: Engine) -> Iterator[None]:
         yield
     except DBAPIError as error:
         reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+        if getattr(error.orig, "sqlstate", None) == _NOT_ALLOWED:
+            reason += (
+                ". `db grant` lets a role do its work; the rest, such as `db upgrade`, is for the owner of the tables"
+            )
         kind = DatabaseBusyError if isinstance(error, (OperationalError, InterfaceError)) else DatabaseError
         raise kind(f"database {redact(engine.url.render_as_string())} failed: {reason}") from error
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, OverflowError) as error:  # the latter: SQLite's driver, of a number that is too large
         raise DatabaseError(f"database {redact(engine.url.render_as_string())} failed: {error}") from error
 
 

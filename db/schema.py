@@ -26,13 +26,15 @@ from sqlalchemy import (
 from core.verdicts import Status
 
 #: The newest migration; a database at another one is refused.
-HEAD = "0004"
+HEAD = "0005"
 #: Where the database keeps that; not Alembic's default name, which another program in the same database may use.
 VERSION_TABLE = "facesieve_schema"
 #: Characters of a reason that are kept: PostgreSQL has no room for more than 2,704 bytes in an entry of an index.
 REASON_LENGTH = 500
 #: What the index of verdicts without a score holds. A query must say the same, and not by a parameter, to be led there.
 _UNSCORED = text("status <> 'ok'")
+#: What the index of jobs that are open holds; likewise.
+IS_OPEN = text("status IN ('queued', 'running', 'failed')")
 
 metadata = MetaData()
 
@@ -133,6 +135,18 @@ job = Table(
     Column("payload", LargeBinary, nullable=False, comment="the message, zlib-compressed JSON"),
     Index("ix_job_scan_status", "scan_id", "status"),
     Index("ix_job_worker_status", "worker", "status"),
+    Index("ix_job_finished", "finished_at"),
+    # All that monitoring asks of jobs that are open; they are few, and those that are done cost nothing.
+    Index(
+        "ix_job_open",
+        "scan_id",
+        "status",
+        "queued_at",
+        "images",
+        "losses",
+        sqlite_where=IS_OPEN,
+        postgresql_where=IS_OPEN,
+    ),
     comment="The images of one message, and what became of them: together the ledger of a scan.",
 )
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, Engine, case, exists, insert, select, update
+from sqlalchemy import ColumnElement, Engine, case, exists, insert, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from core.errors import MessageError
@@ -195,6 +195,24 @@ class Store:
             )
             return Delivery(False, losses, suspect, frozenset(crashed))
 
+    def postpone_job(self, job_id: str) -> int:
+        """Book that a job was delivered to a worker that cannot do it, though another may.
+
+        Returns:
+            How often it has been delivered; 0 if the ledger knows no such job, or it is over.
+        """
+        job = schema.job
+        with translated(self._engine), self._engine.begin() as connection:
+            return (
+                connection.execute(
+                    update(job)
+                    .where(job.c.id == job_id, job.c.status == "queued")
+                    .values(deliveries=job.c.deliveries + 1)
+                    .returning(job.c.deliveries)
+                ).scalar_one_or_none()
+                or 0
+            )
+
     def release_jobs(self, worker: str) -> int:
         """Book that a worker has handed back whatever it was running: no loss, for it stopped in order.
 
@@ -244,7 +262,10 @@ class Store:
         rows = OutcomeRows(outcomes)
         origin = {"model_id": report.model_id, "scan_id": job.scan_id, "job_id": job.id, "scored_at": _now()}
         counts = {f"n_{status}": sum(outcome.status is status for outcome in outcomes) for status in Status}
-        done = {"status": "done", "finished_at": _now(), "error": None, "suspect": None, "suspicions": 0}
+        # When it was first saved: what counts by time must not count it again.
+        now = literal(_now(), schema.job.c.finished_at.type)
+        first = case((schema.job.c.status == "done", schema.job.c.finished_at), else_=now)
+        done = {"status": "done", "finished_at": first, "error": None, "suspect": None, "suspicions": 0}
         with translated(self._engine), self._engine.begin() as connection:
             rows.write(connection, origin, are_of_faces=job.faces)
             connection.execute(

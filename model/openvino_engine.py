@@ -1,6 +1,10 @@
 """The engine for CPUs: OpenVINO, in bf16 where the CPU has units for it."""
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -89,7 +93,8 @@ class OpenVinoEngine:
             core = self._openvino.Core()
             network = core.read_model(self._graph)
             network.reshape([size, SIDE, SIDE, 3])
-            compiled = core.compile_model(_scaled(self._openvino, network), "CPU", self._options)
+            with _alone(self._converted):
+                compiled = core.compile_model(_scaled(self._openvino, network), "CPU", self._options)
             return compiled.create_infer_request()
         except RuntimeError as error:  # what OpenVINO raises, whatever it is
             raise ModelError(f"OpenVINO does not run {self._name}: {str(error).splitlines()[0][:200]}") from error
@@ -108,6 +113,21 @@ def preferred_precision() -> str:
     """
     capabilities = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "bf16" if "BF16" in capabilities else "float32"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block for a folder of compiled networks.
+
+    OpenVINO maps what it finds there into memory even while another process writes it; it fails then, or gets SIGBUS.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some file systems of networks have no such locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _scaled(openvino: Any, network: Any) -> Any:

@@ -1,6 +1,5 @@
 """Score images: any number in, as many out, through an engine that only ever sees batches of a few fixed sizes."""
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ModelBrokenError, ModelError, UsageError
+from core.logs import say
 from core.manifest import Manifest
 from model.artifact import verify
 from model.parity import MAX_DRIFT, reference_scores
@@ -21,7 +21,6 @@ ENGINES = ("auto", "openvino", "tensorflow")
 PRECISIONS = ("auto", "int8", "bf16", "float32")
 #: What all others are compared with.
 REFERENCE = ("tensorflow", "float32")
-_log = logging.getLogger("facesieve.model")
 
 
 class Engine(Protocol):
@@ -55,6 +54,7 @@ class Predictor:
         manifest: of the artifact.
         engine: name of the engine.
         precision: of the engine's arithmetic.
+        drift: of the engine, as it was when it was loaded.
         batch_size: images in a forward pass; halved, for good, whenever one does not fit into memory.
     """
 
@@ -63,6 +63,7 @@ class Predictor:
         self.manifest = manifest
         self.engine = engine.name
         self.precision = engine.precision
+        self.drift = engine.drift
         self.batch_size = batch_size
         self._engine = engine
 
@@ -112,7 +113,7 @@ class Predictor:
         if self.batch_size == 1:
             raise ModelError("out of memory with a batch of one image: free memory on the device") from error
         self.batch_size //= 2
-        _log.warning("out of memory: batch size halved to %d", self.batch_size)
+        say("batch_halved", batch_size=self.batch_size)
 
     def _check(self, output: NDArray[np.float32], size: int) -> NDArray[np.float32]:
         if output.shape != (size, 1):
@@ -169,7 +170,7 @@ def load_predictor(
         except ModelError as error:
             if engine == "openvino":
                 raise
-            _log.warning("not on OpenVINO but on TensorFlow, which is slower: %s", error)
+            say("engine_changed", reason=f"not on OpenVINO but on TensorFlow, which is slower: {error}")
     if loaded is None:
         loaded = _load_tensorflow(folder, manifest, precision, threads)
     return Predictor(folder, manifest, loaded, batch_size=batch_size or loaded.batch_size)
@@ -200,7 +201,8 @@ def _first_to_pass(name: str, precision: str, preferred: Callable[[], str], make
         engine = make(candidate)
         if (engine.name, candidate) == REFERENCE or engine.drift <= MAX_DRIFT:
             return engine
-        _log.warning("%s on %s in %s changes p_real by %.3f on a sample", name, engine.name, candidate, engine.drift)
+        drift = f"{name} on {engine.name} in {candidate} changes p_real by {engine.drift:.3f} on a sample"
+        say("engine_changed", reason=drift)
     if precision != "auto":
         return engine
     raise ModelError(f"{engine.name} changes the scores of {name} by {engine.drift:.3f}: use --engine tensorflow")

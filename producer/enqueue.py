@@ -168,7 +168,7 @@ class Enqueuer:
         """Send a job again and return it; None if it is over meanwhile."""
         job = self._store.requeue(job_id)
         if job is not None:
-            send_job(self._app, job)
+            send_job(self._app, job, self._settings.signing_keys)
         return job
 
     def _send_all(
@@ -222,7 +222,7 @@ class Enqueuer:
             if jobs is None:
                 return False
             for job in jobs:
-                self._attempt(partial(send_job, self._app, job))
+                self._attempt(partial(send_job, self._app, job, self._settings.signing_keys))
                 tally.sent += len(job.images)
             on_tick(tally)
             if not pieces:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from core.broker import revive
-from core.errors import BrokerError
+from core.errors import BrokerError, DatabaseBusyError
 from db.ledger import has_pending_jobs, read_ledger
 from producer.enqueue import Tally
 from producer.session import Session
@@ -19,7 +19,7 @@ class Waiter:
 
     While nothing is scored, it looks whether the broker answers, starts an embedded one that died, and sends again the
     jobs that the broker does not hold any more. It looks twice: a message on its way to a worker is held by nobody for
-    a moment.
+    a moment. A database that restarts is waited for, as workers wait for it.
     """
 
     def __init__(self, session: Session, tally: Tally, model: str) -> None:
@@ -36,12 +36,21 @@ class Waiter:
 
         Raises:
             BrokerError: the broker has not answered for a minute.
+            DatabaseBusyError: the database has not.
         """
-        while has_pending_jobs(self._session.engine, self._tally.scan_id):
-            if time.monotonic() - self._looked_at > LOOK_SECONDS:
-                self._look()
-                self._looked_at = time.monotonic()
-            on_tick(self._tally)
+        read_at = time.monotonic()
+        while True:
+            try:
+                if not has_pending_jobs(self._session.engine, self._tally.scan_id):
+                    return
+                if time.monotonic() - self._looked_at > LOOK_SECONDS:
+                    self._look()
+                    self._looked_at = time.monotonic()
+                on_tick(self._tally)
+                read_at = time.monotonic()
+            except DatabaseBusyError:
+                if time.monotonic() - read_at > GIVE_UP_SECONDS:
+                    raise
             time.sleep(POLL_SECONDS)
 
     def _look(self) -> None:

@@ -5,26 +5,31 @@ while Celery waits for it. A child that cannot do so stops the whole node: Celer
 the child would go on taking jobs.
 """
 
-import logging
 import os
 import signal
 import socket
 import threading
+import time
+import warnings
 from typing import Any
 
+import celery.apps.worker
 from billiard.process import current_process
 from celery import signals
+from celery.exceptions import CPendingDeprecationWarning
 
 from core.broker import make_app, queue_name
 from core.errors import FacesieveError, WorkerError
+from core.logs import say
 from core.settings import Settings
 from worker import gpu
+from worker.pool import TaskPool, deaths
 from worker.process import Plan, WorkerProcess
 from worker.tasks import Holder, register
 from worker.transport import tolerate_foreign_messages
+from worker.vigil import Vigil
 
 MIN_VISIBILITY_SECONDS = 120
-log = logging.getLogger("facesieve.worker")
 
 
 def visibility_seconds(settings: Settings, longest_job: float | None) -> int:
@@ -58,9 +63,15 @@ def run_node(plan: Plan, model: str, broker_url: str, *, longest_job: float | No
         WorkerError: a child could not start, or the node stopped by itself.
     """
     tolerate_foreign_messages()
-    app = make_app(broker_url, visibility_seconds=visibility_seconds(plan.settings, longest_job))
+    warnings.simplefilter("ignore", CPendingDeprecationWarning)  # of a default that make_app sets as it will be
+    celery.apps.worker.safe_say = lambda *_: None  # lines on stdout without an action; worker_stopping says it
+    gpu.refuse_to_grow()
+    visibility = visibility_seconds(plan.settings, longest_job)
+    app = make_app(broker_url, visibility_seconds=visibility)
     holder = Holder()
     register(app, holder)
+    vigil = Vigil(plan, queue_name(model), visibility)
+    app.steps["consumer"].add(vigil.step())
     reader, writer = os.pipe()
     os.set_blocking(reader, False)  # a child that cannot be killed keeps the other end open
 
@@ -75,6 +86,7 @@ def run_node(plan: Plan, model: str, broker_url: str, *, longest_job: float | No
         # Celery's warm shutdown waits for the running job for ever, and its soft shutdown sleeps its whole time even if
         # the job ends at once. So: warm, and cold (which hands the job back) when time is up or the signal comes again.
         stops.append(sig)
+        say("worker_stopping", worker=plan.node, signal=sig, seconds=plan.settings.drain_seconds)
         if how == "Warm":
             timer = threading.Timer(
                 plan.settings.drain_seconds if len(stops) == 1 else 0, os.kill, (os.getpid(), signal.SIGQUIT)
@@ -85,23 +97,26 @@ def run_node(plan: Plan, model: str, broker_url: str, *, longest_job: float | No
 
     @signals.worker_process_init.connect(weak=False)
     def _start_child(**_: Any) -> None:
+        time.sleep(deaths.wait_seconds)
         _pin_and_load(plan, holder, writer)
 
     node = app.Worker(
         hostname=plan.node,
         queues=[queue_name(model)],
-        pool="prefork",
+        pool=TaskPool,
         concurrency=len(plan.devices),
         optimization="fair",
         without_gossip=True,
         without_mingle=True,
         quiet=True,
     )
+    vigil.start(node)
     try:
         node.start()
     except SystemExit:  # how Celery ends when a signal stops it
         pass
     finally:
+        vigil.stop()
         for timer in timers:
             timer.cancel()
         os.close(writer)
@@ -110,18 +125,19 @@ def run_node(plan: Plan, model: str, broker_url: str, *, longest_job: float | No
     if failure:
         raise WorkerError(failure.splitlines()[0])
     if not stops:
-        raise WorkerError(f"worker {plan.node} stopped by itself: see its log")
+        raise WorkerError(f"worker {plan.node} stopped by itself: {vigil.reason or 'see its log'}")
 
 
 def _pin_and_load(plan: Plan, holder: Holder, failure_pipe: int) -> None:
     """Make this child ready, or end the whole node."""
-    index = current_process().index % len(plan.devices)
-    gpu.pin(plan.devices[index])
+    index = current_process().index
     try:
+        device = gpu.device_of(index, plan.devices)
+        gpu.pin(device)
         holder.process = WorkerProcess(plan)
     except BaseException as error:
         reason = str(error) if isinstance(error, FacesieveError) else f"{type(error).__name__}: {error}"
         os.write(failure_pipe, f"child {index} could not start: {reason}\n".encode()[:4096])
         os.kill(os.getppid(), signal.SIGTERM)
         os._exit(WorkerError.exit_code)
-    log.info("child %d is ready (device %s)", index, plan.devices[index])
+    say("child_ready", child=index, device=device)

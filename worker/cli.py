@@ -5,15 +5,19 @@ import logging
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from core.cli import JsonOption, console, new_app, print_json, printable, read_settings, run
-from core.errors import DatabaseError, FacesieveError, UsageError, WorkerError
+from core.errors import DatabaseError, FacesieveError, WorkerError
+from core.logs import say, set_up
+from worker import cli_flower
 
 app = new_app("Score the images of queued jobs, with processes that are pinned to a GPU each, or share the CPU.")
+app.add_typer(cli_flower.app)
 
 ModelOption = Annotated[str | None, typer.Option(help="Name or folder of the model artifact.")]
 EngineOption = Annotated[str, typer.Option(help="auto, openvino (CPU) or tensorflow.")]
@@ -21,7 +25,6 @@ PrecisionOption = Annotated[str, typer.Option(help="auto, int8 (see `model quant
 SlotsOption = Annotated[
     int | None, typer.Option(min=1, help="Processes that share each GPU, or the CPU; 2, or more on a large CPU.")
 ]
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @app.command()
@@ -46,7 +49,6 @@ def start(
     """
     if with_parent:
         _stop_with(with_parent)
-    _set_up_logging(verbose)
     from core.broker import open_broker
     from core.manifest import find_artifact
     from db.engine import open_engine
@@ -55,10 +57,12 @@ def start(
     from model.artifact import verify
     from model.predictor import check_engine
     from worker.app import node_name, run_node
+    from worker.cores import usable_cores
     from worker.gpu import plan_slots, visible_gpus
-    from worker.process import Plan, usable_cores
+    from worker.process import Plan
 
     settings = read_settings(model=model, batch_size=batch_size)
+    _set_up_logging(settings.log, verbose)
     artifact = find_artifact(settings.model, settings)
     manifest = verify(artifact)
     check_engine(engine, precision)
@@ -69,15 +73,14 @@ def start(
         longest = longest_job_seconds(database, manifest.name)
         database.dispose()  # connections must not be shared with the children
         plan = Plan(settings, artifact, engine, precision, tuple(devices), node_name(manifest.name))
-        log = logging.getLogger("facesieve.worker")
-        untrained = "" if manifest.trained else " (untrained: scores mean nothing)"
-        log.info("worker %s: model %s%s, %d processes", plan.node, manifest.name, untrained, len(devices))
+        say("worker_started", worker=plan.node, model=manifest.name, trained=manifest.trained, children=len(devices))
+        released = 0
         try:
             run_node(plan, manifest.name, url, longest_job=longest)
         finally:
             with suppress(DatabaseError):  # then the next delivery counts a loss, no more
-                Store(database).release_jobs(plan.node)
-        log.info("worker %s stopped", plan.node)
+                released = Store(database).release_jobs(plan.node)
+            say("worker_stopped", worker=plan.node, released=released)
 
 
 @app.command()
@@ -85,13 +88,24 @@ def check(
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     model: ModelOption = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask instead whether the workers that run on this host are stuck.")
+    ] = False,
+    node: Annotated[str | None, typer.Option(help="With --live: one worker, by its name in Celery.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Try all that a worker needs: model, engine, GPU, broker, database. Exits with 1 if something is wrong.
 
-    Example:
+    With --live, look at the running workers of this data directory: in a moment, and without a connection.
+
+    Examples:
         worker check --model untrained
+
+        worker check --live
     """
+    if live:
+        _check_live(node, as_json)
+        return
     from worker.check import check as run_checks
 
     findings = run_checks(read_settings(model=model), engine, precision)
@@ -106,30 +120,22 @@ def check(
         raise FacesieveError("this machine is not ready to work")
 
 
-@app.command()
-def flower(
-    address: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 5555,
-    basic_auth: Annotated[str | None, typer.Option(help="USER:PASSWORD", envvar="FLOWER_BASIC_AUTH")] = None,
-) -> None:
-    """Start Flower, the monitor of Celery, on the right broker. It counts jobs; `producer status` counts images.
+def _check_live(node: str | None, as_json: bool) -> None:
+    from worker.alive import read_signs
 
-    Example:
-        worker flower --port 5555
-    """
-    try:
-        import flower as _flower  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise UsageError("Flower is not installed: pip install 'facesieve[ops]'") from error
-    if address not in LOOPBACK and not basic_auth:
-        raise UsageError(f"--address {address} is open to others: give --basic-auth USER:PASSWORD")
-    from core.broker import make_app, open_broker
-
-    settings = read_settings()
-    with open_broker(settings) as url:
-        arguments = ["flower", f"--address={address}", f"--port={port}", "--logging=error"]
-        console().print(f"Flower listens on http://{address}:{port}", markup=False)
-        make_app(url).start([*arguments, *([f"--basic-auth={basic_auth}"] if basic_auth else [])])
+    settings, now = read_settings(), time.monotonic()
+    found = [(sign, sign.fault(now)) for sign in read_signs(settings, node)]
+    if as_json:
+        print_json([sign.ages(now) | {"fault": fault} for sign, fault in found])
+    else:
+        for sign, fault in found:
+            line = printable(f"{sign.node}: {fault or sign.state}")
+            console().print(f"{'FAIL' if fault else 'ok  '} {line}", markup=False)
+    if not found:
+        which = f"worker {node}" if node else "worker"
+        raise FacesieveError(f"no {which} runs on this host with data directory {settings.data_dir}")
+    if any(fault for _, fault in found):
+        raise FacesieveError(f"{sum(bool(fault) for _, fault in found)} of {len(found)} workers are stuck")
 
 
 def main() -> None:
@@ -145,9 +151,10 @@ def _stop_with(parent: int) -> None:
         raise WorkerError(f"the command that started this worker, process {parent}, is gone")
 
 
-def _set_up_logging(verbose: bool) -> None:
-    level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", level=level)
-    logging.getLogger("facesieve").setLevel(logging.INFO)
-    if not verbose:
-        logging.getLogger("celery.app.trace").setLevel(logging.ERROR)  # our tasks say why they reject a message
+def _set_up_logging(style: str, verbose: bool) -> None:
+    set_up(style, is_verbose=verbose)
+    logging.getLogger("multiprocessing").setLevel(logging.CRITICAL)  # child_lost says it, and in the form asked for
+    if not verbose:  # what these say is said by our own actions
+        logging.getLogger("celery.app.trace").setLevel(logging.ERROR)
+        for name in ("celery.worker.request", "celery.concurrency.asynpool"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)

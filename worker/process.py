@@ -1,6 +1,5 @@
 """The predictor and the store of this worker process, made once, after the fork."""
 
-import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -8,12 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from core.errors import DatabaseBusyError, DatabaseError, FacesieveError, ForbiddenPathError, MessageError
+from core.errors import (
+    DatabaseBusyError,
+    DatabaseError,
+    FacesieveError,
+    ForbiddenPathError,
+    MessageError,
+    NewerMessageError,
+)
 from core.jobs import Job
+from core.logs import say
 from core.manifest import Manifest
 from core.settings import Settings
+from core.signing import check_signature
 from core.uris import is_named_inside
 from core.verdicts import ANSWERS, Status
 from db.engine import open_engine
@@ -21,12 +29,13 @@ from db.store import Delivery, RunReport, Store
 from model.faces import FaceDetector
 from model.predictor import Predictor, load_predictor
 from model.preprocess import configure_cv2
+from worker.cores import usable_cores
 from worker.fetch import Fetcher
 from worker.runner import Runner
 
 T = TypeVar("T")
 
-log = logging.getLogger("facesieve.worker")
+MAX_MEETINGS = 20  # of a message with workers that are too old for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +69,6 @@ class Plan:
         return self.settings.decode_threads or self.cores
 
 
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class WorkerProcess:
     """Everything that one child needs to run jobs."""
 
@@ -86,34 +90,48 @@ class WorkerProcess:
             threads=plan.cores,
         )
         self._predictor.warm_up()
-        self._store = Store(open_engine(plan.settings))
+        say(
+            "engine_chosen",
+            model=self._predictor.manifest.name,
+            engine=self._predictor.engine,
+            precision=self._predictor.precision,
+            batch_size=self._predictor.batch_size,
+        )
+        # A child that follows another one may come while the database is away, and must not end the worker for it.
+        self._store = Store(self._persist(lambda: open_engine(plan.settings)))
         self._fetcher = Fetcher(plan.settings, self._predictor.manifest.preprocess)
         self._detector: FaceDetector | None = None
         self._runner = Runner(self._fetcher, self._predictor, threads=plan.decode_threads)
 
-    def run(self, message_id: str, payload: object) -> None:
+    def run(self, message_id: str, payload: object, signature: object) -> None:
         """Score the images of a message and save their verdicts.
 
-        A job that fails as a whole is marked so in the ledger; that is not an error here.
+        A job that fails as a whole is marked so in the ledger; that is not an error here. Without memory for it, this
+        process ends, and the job is delivered again.
 
         Args:
             message_id: of the Celery task; for our own messages the job's id.
             payload: what the message says.
+            signature: of the payload; None if it has none.
 
         Raises:
             MessageError: the message is not a job that this worker takes.
+            NewerMessageError: it is one that a newer worker may take; it should be delivered again.
             DatabaseBusyError: the database stayed away for too long; the job should be delivered again.
         """
         try:
+            check_signature(payload, signature, self._plan.settings.signing_keys)
             job = Job.from_payload(payload)
             self._check(job)
         except MessageError as error:
+            if isinstance(error, NewerMessageError) and self._may_wait(message_id):
+                raise
             reason = str(error)
             self._persist(lambda: self._store.fail_job(message_id, reason))
-            raise
+            raise MessageError(reason) from error
         delivery = self._persist(lambda: self._store.begin_job(job.id, self._plan.node))
         if delivery.is_over:
-            log.info("job %s is over already", job.id[:8])
+            say("job_over", job=job.id, scan=job.scan_id)
         elif delivery.losses > self._plan.settings.max_losses:
             self._fail(job, f"the worker was lost {delivery.losses} times in it")
         else:
@@ -121,10 +139,18 @@ class WorkerProcess:
                 self._score(job, delivery)
             except DatabaseBusyError:
                 raise
+            except MemoryError:
+                # A new process takes the job, an image at a time: this one may hold what it lacks.
+                say("job_fault", with_traceback=True, job=job.id, scan=job.scan_id)
+                os._exit(os.EX_OSERR)
             except Exception as error:
                 if not isinstance(error, FacesieveError):
-                    log.exception("job %s met a fault", job.id[:8])
+                    say("job_fault", with_traceback=True, job=job.id, scan=job.scan_id)
                 self._fail(job, f"{type(error).__name__}: {error!s:.500}")
+
+    def _may_wait(self, message_id: str) -> bool:
+        """Whether a message of a newer version is left to others: not for ever, for there may be none."""
+        return 0 < self._persist(lambda: self._store.postpone_job(message_id)) <= MAX_MEETINGS
 
     def release(self, job_id: str) -> None:
         """Book that a job is handed back, if the database can be reached; else its next delivery counts a loss."""
@@ -147,10 +173,19 @@ class WorkerProcess:
         self._persist(lambda: self._store.save_job(job, outcomes, report))
         n_ok = sum(outcome.status is Status.OK for outcome in outcomes)
         n_failed = sum(outcome.status not in ANSWERS for outcome in outcomes)
-        log.info(
-            "job %s of scan %d: %d images in %.2f s, %d ok, %d failed",
-            job.id[:8], job.scan_id, len(outcomes), timings.total, n_ok, n_failed,
-        )  # fmt: skip
+        say(
+            "job_done",
+            job=job.id,
+            scan=job.scan_id,
+            images=len(outcomes),
+            ok=n_ok,
+            failed=n_failed,
+            seconds=round(timings.total, 3),
+            images_per_second=round(len(outcomes) / max(timings.total, 1e-6), 1),
+            engine=self._predictor.engine,
+            precision=self._predictor.precision,
+            worker=self._plan.node,
+        )
 
     def _model_of(self, job: Job) -> Manifest:
         """Return what the verdicts of a job are by: faces that are found are scored otherwise than whole images."""
@@ -182,7 +217,7 @@ class WorkerProcess:
         roots = self._plan.settings.roots
         for ref in job.images:
             if not is_named_inside(ref.uri, roots):
-                log.error("job %s asks for %r", job.id[:8], ref.uri[:200])
+                say("path_refused", job=job.id, uri=ref.uri)
                 raise ForbiddenPathError(
                     f"it asks for a file outside the allowed roots {', '.join(map(str, roots))}: see FACESIEVE_ROOTS"
                 )
@@ -194,7 +229,7 @@ class WorkerProcess:
             self._persist(lambda: self._store.suspect_image(job.id, position))
 
     def _fail(self, job: Job, reason: str) -> None:
-        log.error("job %s failed: %s", job.id[:8], reason)
+        say("job_failed", job=job.id, scan=job.scan_id, images=len(job.images), reason=reason)
         self._persist(lambda: self._store.fail_job(job.id, reason))
 
     def _persist(self, write: Callable[[], T]) -> T:
@@ -203,7 +238,12 @@ class WorkerProcess:
             retry=retry_if_exception_type(DatabaseBusyError),
             wait=wait_random_exponential(multiplier=0.1, max=5),
             stop=stop_after_delay(self._plan.settings.retry_seconds),
-            before_sleep=before_sleep_log(log, logging.WARNING),
+            before_sleep=_say_that_it_waits,
             reraise=True,
         )
         return attempts(write)
+
+
+def _say_that_it_waits(attempt: RetryCallState) -> None:
+    if attempt.outcome and attempt.next_action:
+        say("database_away", seconds=attempt.next_action.sleep, reason=attempt.outcome.exception())

@@ -169,8 +169,21 @@ def test_an_upgrade_from_before_there_were_faces_keeps_every_row_and_faces_go_wi
         assert len(connection.execute(select(schema.image)).all()) == 2
 
 
+def test_an_upgrade_from_before_monitoring_indexes_the_jobs_that_are_there(empty: Engine) -> None:
+    upgrade_to(empty, "0004")
+    for statement in FIRST_ROWS.split(";")[:3]:
+        values = {name: value for name, value in {"job": "j", "payload": b""}.items() if f":{name}" in statement}
+        write(empty, text(statement).bindparams(**values))
+
+    upgrade(empty)
+
+    assert {"ix_job_finished", "ix_job_open"} <= {index["name"] for index in inspect(empty).get_indexes("job")}
+    with empty.connect() as connection:
+        assert connection.execute(select(schema.job.c.id, schema.job.c.n_ok)).all() == [("j", 1)]
+
+
 def test_there_is_a_test_of_the_upgrade_from_every_earlier_version() -> None:
-    assert [file.name[:4] for file in sorted(VERSIONS.glob("0*.py"))] == ["0001", "0002", "0003", "0004"]
+    assert [file.name[:4] for file in sorted(VERSIONS.glob("0*.py"))] == ["0001", "0002", "0003", "0004", "0005"]
 
 
 def test_the_programs_version_is_the_newest_migration() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -66,6 +67,31 @@ def test_it_serves_until_it_is_interrupted_and_sums_up(
     labels = {"real": 1, "generated": 0, "unclear": 0}
     assert json.loads(out) == {"reviewer": "ann", "images": 3, "reviewed": 1, "labels": labels}
     assert review_rows(engine) == [("real", "", "ann")]
+
+
+def test_it_goes_on_when_a_browser_breaks_off_a_page(
+    pictures: list[ImageRef], database_url: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "db", "--database", database_url, "review", "--reviewer", "ann", "--no-browser"]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as process:
+        try:
+            assert process.stderr is not None
+            url = urlsplit(process.stderr.readline().split()[-1])
+            cookies = urllib.request.HTTPCookieProcessor()
+            opener = urllib.request.build_opener(cookies)
+            opener.open(url.geturl(), timeout=20).close()
+            (cookie,) = cookies.cookiejar
+            for _ in range(20):
+                with socket.create_connection((url.hostname, url.port), timeout=20) as rude:
+                    head = f"GET / HTTP/1.1\r\nHost: {url.netloc}\r\nCookie: {cookie.name}={cookie.value}\r\n\r\n"
+                    rude.sendall(head.encode())
+                with opener.open(f"http://{url.netloc}/session", timeout=20) as answer:
+                    assert json.load(answer)["total"] == 3
+        finally:
+            process.send_signal(signal.SIGINT)
+    assert process.returncode == 0
 
 
 def test_a_session_without_a_label_says_so(db: Db, pictures: list[ImageRef], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """The engine for CPUs: the scores of the reference, from a cache, or not at all."""
 
+import fcntl
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -60,7 +62,7 @@ class Kept(logging.Handler):
 @pytest.fixture
 def warned() -> Iterator[list[logging.LogRecord]]:
     """What the model's logger warns of; NNCF and OpenVINO turn down pytest's own handlers and the root logger."""
-    kept, logger = Kept(), logging.getLogger("facesieve.model")
+    kept, logger = Kept(), logging.getLogger("facesieve")
     logger.addHandler(kept)
     logger.setLevel(logging.WARNING)
     yield kept.records
@@ -220,3 +222,27 @@ class Limit:
 
     def __ge__(self, drift: float) -> bool:
         return drift <= next(self._limits)
+
+
+def test_one_process_compiles_at_a_time(bright: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import openvino
+
+    compile_model, free = openvino.Core.compile_model, []
+    converted = openvino_engine.converted_folder(read_manifest(bright), tmp_path)
+
+    def compile_and_look(*arguments: object) -> object:
+        other = os.open(converted, os.O_RDONLY)
+        try:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free.append(True)
+        except BlockingIOError:
+            free.append(False)
+        finally:
+            os.close(other)
+        return compile_model(*arguments)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", compile_and_look)
+    load(bright, tmp_path).warm_up()
+
+    assert free
+    assert not any(free)

@@ -35,6 +35,7 @@ class FakeEngine:
 
     name = "fake"
     precision = "float64"
+    drift = 0.0
 
     def __init__(self, *, fits: int = 1000, faulty: Any = None) -> None:
         self.fits = fits
@@ -146,7 +147,7 @@ def test_out_of_memory_halves_the_batches_for_good_and_loses_no_image(
     engine = FakeEngine(fits=fits)
     predictor = with_fake(tiny_folder, engine)
 
-    with caplog.at_level(logging.WARNING, "facesieve.model"):
+    with caplog.at_level(logging.WARNING, "facesieve"):
         scores = predictor.predict(images[:21])
 
     np.testing.assert_array_equal(scores, with_fake(tiny_folder, FakeEngine()).predict(images[:21]))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import UsageError
-from worker.gpu import NO_GPU, PIN, pin, plan_slots, visible_gpus
+from core.errors import UsageError, WorkerError
+from worker.gpu import NO_GPU, ORDER, PIN, device_of, pin, plan_slots, visible_gpus
 
 TWO_GPUS = "GPU 0: NVIDIA H100 (UUID: GPU-aaaa)\nGPU 1: NVIDIA H100 (UUID: GPU-bbbb)"
 MIG = "GPU 0: NVIDIA H100 (UUID: GPU-aaaa)\n  MIG 1g.10gb Device 0: (UUID: MIG-cccc)"
@@ -63,6 +63,25 @@ def test_a_gpu_that_is_not_there_is_a_mistake_of_the_user(gpus: str, available: 
         plan_slots(gpus, None, available, cores=2)
 
 
+@pytest.mark.parametrize("gpus", ["0,0", "0,1,0", " 1 ,1"])
+def test_a_gpu_that_is_named_twice_is_a_mistake_of_the_user(gpus: str) -> None:
+    with pytest.raises(UsageError, match=r"is named twice; --slots says how many"):
+        plan_slots(gpus, None, ["0", "1"], cores=2)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5])
+def test_each_gpu_is_shared_by_as_many_children_as_was_said(slots: int) -> None:
+    planned = plan_slots("all", slots, ["0", "1", "2"], cores=2)
+    assert [planned.count(device) for device in ("0", "1", "2")] == [slots] * 3
+
+
+def test_more_children_than_devices_are_refused() -> None:
+    devices = plan_slots("all", None, ["0", "1"], cores=2)
+    assert [device_of(index, devices) for index in range(4)] == ["0", "1", "0", "1"]
+    with pytest.raises(WorkerError, match="no device for a process 4: --gpus and --slots make 4"):
+        device_of(4, devices)
+
+
 def test_the_gpus_are_those_that_the_driver_lists(nvidia_smi: Callable[..., None]) -> None:
     nvidia_smi(TWO_GPUS)
     assert visible_gpus() == ["0", "1"]
@@ -75,7 +94,17 @@ def test_the_parts_of_a_divided_gpu_are_not_gpus(nvidia_smi: Callable[..., None]
 
 @pytest.mark.parametrize(
     ("allowed", "visible"),
-    [("1", ["1"]), (" 1 , 0 ", ["1", "0"]), ("", []), (NO_GPU, []), ("GPU-bbbb", ["GPU-bbbb"])],
+    [
+        ("1", ["1"]),
+        (" 1 , 0 ", ["1", "0"]),
+        ("", []),
+        (NO_GPU, []),
+        ("GPU-bbbb", ["GPU-bbbb"]),
+        ("GPU-bb,0", ["GPU-bb", "0"]),  # CUDA takes the beginning of a UUID
+        ("0,GPU-cccc,1", ["0"]),  # and nothing after what is not there
+        ("1,7,0", ["1"]),
+        ("x", []),
+    ],
 )
 def test_a_restriction_by_the_environment_is_respected(
     allowed: str, visible: list[str], nvidia_smi: Callable[..., None], monkeypatch: pytest.MonkeyPatch
@@ -83,6 +112,12 @@ def test_a_restriction_by_the_environment_is_respected(
     nvidia_smi(TWO_GPUS)
     monkeypatch.setenv(PIN, allowed)
     assert visible_gpus() == visible
+
+
+def test_a_part_of_a_divided_gpu_can_be_named(nvidia_smi: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_smi(MIG)
+    monkeypatch.setenv(PIN, "MIG-cccc,MIG-dddd")
+    assert visible_gpus() == ["MIG-cccc"]
 
 
 def test_a_driver_that_fails_means_no_gpu(nvidia_smi: Callable[..., None]) -> None:
@@ -102,3 +137,20 @@ def test_a_pinned_process_sees_its_device_alone(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv(PIN, "0,1")
     pin("1")
     assert os.environ[PIN] == "1"
+
+
+@pytest.mark.parametrize(
+    ("before", "order"),
+    [({}, "PCI_BUS_ID"), ({ORDER: "FASTEST_FIRST"}, "FASTEST_FIRST"), ({PIN: "1,0"}, None)],
+    ids=["nothing is said", "the order is said", "the devices are said"],
+)
+def test_indices_are_those_of_the_driver_unless_the_environment_says_otherwise(
+    before: dict[str, str], order: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (PIN, ORDER):
+        monkeypatch.setenv(name, "")  # so that what `pin` sets is undone
+        monkeypatch.delenv(name)
+    for name, value in before.items():
+        monkeypatch.setenv(name, value)
+    pin("1")
+    assert (os.environ[PIN], os.environ.get(ORDER)) == ("1", order)

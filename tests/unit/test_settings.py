@@ -124,3 +124,77 @@ def test_a_password_is_redacted_and_nothing_else(url: str, shown: str) -> None:
 )
 def test_a_password_among_the_parameters_of_a_url_is_redacted(url: str) -> None:
     assert "hush" not in redact(url)
+
+
+def test_secrets_are_read_from_files_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "facesieve_broker_url").write_text("redis://:hush@host/0\n")
+    (tmp_path / "facesieve_database_url").write_text("postgresql://me:hush@host/db\n")
+    (tmp_path / "facesieve_signing_key").write_text(f"{'k' * 32},\n {'o' * 32}\n")
+    (tmp_path / "another_programs_secret").write_text("x")
+    monkeypatch.setenv("FACESIEVE_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("facesieve_database_url", "sqlite:///mine")
+
+    settings = load_settings()
+    assert settings.broker_url == "redis://:hush@host/0"
+    assert settings.database_url == "sqlite:///mine"
+    assert settings.signing_keys == ("k" * 32, "o" * 32)
+    assert load_settings(broker_url="embedded").is_broker_embedded
+
+
+def test_a_folder_of_secrets_as_kubernetes_mounts_it_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "..2025").mkdir()
+    (tmp_path / "..2025" / "facesieve_broker_url").write_text("redis://host/0")
+    (tmp_path / "..data").symlink_to("..2025")
+    (tmp_path / "facesieve_broker_url").symlink_to("..data/facesieve_broker_url")
+    monkeypatch.setenv("FACESIEVE_SECRETS_DIR", str(tmp_path))
+    assert load_settings().broker_url == "redis://host/0"
+
+
+def test_secrets_that_cannot_be_read_are_one_line_that_names_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FACESIEVE_SECRETS_DIR", str(tmp_path / "absent"))
+    with pytest.raises(SettingsError, match=r"FACESIEVE_SECRETS_DIR: .*absent cannot be read"):
+        load_settings()
+    monkeypatch.setenv("FACESIEVE_SECRETS_DIR", str(tmp_path))
+    (tmp_path / "facesieve_broker_url").mkdir()
+    with pytest.raises(SettingsError, match="facesieve_broker_url cannot be read"):
+        load_settings()
+    (tmp_path / "facesieve_broker_url").rmdir()
+    (tmp_path / "facesieve_signing_key").write_bytes(b"hush\xff")
+    with pytest.raises(SettingsError, match="facesieve_signing_key is not UTF-8"):
+        load_settings()
+    (tmp_path / "facesieve_signing_key").rename(tmp_path / "facesieve_singing_key")
+    with pytest.raises(SettingsError, match=r"'facesieve_singing_key'.*named like no setting"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    "key", ["hush", "hush," + "k" * 32, "k" * 32 + ",hush", "k" * 32 + ",", ",", "hush" * 7 + " " * 9]
+)
+def test_a_key_that_could_be_guessed_is_refused_and_not_shown(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACESIEVE_SIGNING_KEY", key)
+    with pytest.raises(SettingsError, match=r"FACESIEVE_SIGNING_KEY cannot be used: .* 32 characters") as caught:
+        load_settings()
+    assert "hush" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_without_a_key_messages_are_not_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().signing_keys == ()
+    monkeypatch.setenv("FACESIEVE_SIGNING_KEY", "")
+    assert load_settings().signing_keys == ()
+
+
+def test_another_process_gets_the_same_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "facesieve_signing_key").write_text("k" * 32)
+    monkeypatch.setenv("FACESIEVE_SECRETS_DIR", str(tmp_path))
+    settings = load_settings(broker_url="redis://:hush@host")
+    assert "k" * 32 not in repr(settings)
+    for name, value in settings.as_environment().items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == settings
+
+
+def test_a_password_with_a_line_break_is_redacted() -> None:
+    assert "hush" not in redact("redis://me:hu\nhush@host/0")
