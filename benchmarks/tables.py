@@ -33,7 +33,7 @@ def renew(page: str, results: Path) -> str:
     Raises:
         ValueError: the page has no such place for a result.
     """
-    for path in sorted(results.glob("*.json")):
+    for path in sorted(results.glob("bench_*.json")):
         if path.stem == "bench_scale":  # docs/capacity.md has it
             continue
         text = table(json.loads(path.read_text()))

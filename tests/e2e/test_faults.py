@@ -90,8 +90,10 @@ def test_the_job_of_a_lost_host_goes_to_another_worker(make_site: Callable[..., 
     lost = site.start("worker", "start")
     wait_for(lambda: ledger(site).running, "a running job")
 
-    lost.kill()  # its children die with it, and nobody hands the job back
+    children = children_of(lost.pid)
+    lost.kill()  # nobody hands the job back
     lost.wait()
+    wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children), "its children to die with it")
     assert ledger(site).running
     with site.worker():
         wait_for(lambda: ledger(site).is_complete, "the end of the scan")

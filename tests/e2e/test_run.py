@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from core.errors import WorkerError
-from core.settings import Settings
 from tests.e2e.conftest import Site, children_of, left_running, processes_of, wait_for, write_images
 
 pytestmark = pytest.mark.tensorflow
@@ -44,14 +43,6 @@ def test_labels_of_an_untrained_model_say_so_wherever_they_are_shown(site: Site,
     assert "(untrained)" in site.ok("db", "list")
     assert "(untrained)" in site.ok("db", "list", "--csv")
     assert all("(untrained)" in str(row["label"]) for row in listed(site))
-
-
-def test_without_any_setting_a_shipped_model_gives_labels_that_mean_something(site: Site, examples: Path) -> None:
-    del site.environment["FACESIEVE_MODEL"]
-    site.ok("producer", "run", examples / "generated-01.jpg")
-    (row,) = listed(site)
-    assert row["model"] == Settings.model_fields["model"].default
-    assert row["label"] in {"real", "generated", "unsure"}
 
 
 def test_a_second_run_computes_nothing_and_a_changed_file_is_scored_again(site: Site, tmp_path: Path) -> None:
