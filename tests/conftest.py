@@ -1,6 +1,7 @@
 """Fixtures for all tests: no test sees the settings or data of whoever runs it."""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,14 @@ def settings() -> Settings:
 def examples() -> Path:
     """The example images that come with the project."""
     return Path(__file__).parent.parent / "examples" / "faces"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Spell out what is no UTF-8, such as names of files, in what a test has printed: pytest-xdist cannot hand it on."""
+    report = yield
+    report.sections = [(title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections]
+    return report
 
 
 def pytest_configure(config: pytest.Config) -> None:
