@@ -74,17 +74,18 @@ class LedgerCollector(Collector):
         return self._answered_at is not None and time.monotonic() - self._answered_at < FRESH_SECONDS
 
     def _read(self) -> None:
-        answer, trouble = None, None
+        answer, trouble = None, "reading the ledger met a fault: see the traceback"
         try:
             if self._reader is None:
                 self._reader = LedgerReader(self._open_ledger())
-            answer = self._reader.read()
+            answer, trouble = self._reader.read(), None
         except DatabaseError as error:
             trouble = str(error)
-        if (trouble is None) != (self._trouble is None):
-            self._notice("note: the ledger can be read again" if trouble is None else f"note: {trouble}")
-        with self._lock:
-            self._answer, self._answered_at, self._trouble = answer, time.monotonic(), trouble
+        finally:  # whatever it was, an old answer must not pass for a new one
+            if (trouble is None) != (self._trouble is None):
+                self._notice("note: the ledger can be read again" if trouble is None else f"note: {trouble}")
+            with self._lock:
+                self._answer, self._answered_at, self._trouble = answer, time.monotonic(), trouble
 
 
 def serve(collector: LedgerCollector, address: str, port: int) -> WSGIServer:

@@ -1,8 +1,7 @@
 """What a monitoring system is told, read from the ledger: what was ever finished, what is open, how fast it is now.
 
 The first reading looks at all jobs, each later one at those that were finished since and at those that are open: a job
-that is done does not change any more. Nothing is kept between two programs, so an exporter may run anywhere, and any
-number of them tell the same.
+that is done does not change any more. Nothing is kept between two programs, so an exporter may run anywhere.
 """
 
 import time

@@ -33,7 +33,7 @@ def examples() -> Path:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Spell out what is no UTF-8, such as names of files, in what a test has printed: pytest-xdist cannot hand it on."""
+    """Spell out what is no UTF-8, such as names of files, in what tests print: pytest-xdist cannot hand it on."""
     report = yield
     report.sections = [(title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections]
     return report

@@ -148,6 +148,17 @@ def test_an_exporter_may_be_there_before_the_database(engine: Engine, books: Boo
     assert notices == ["note: database x failed: no route", "note: the ledger can be read again"]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # that it ends so is the test
+def test_a_fault_of_ours_is_told_and_no_old_answer_passes_for_a_new_one(engine: Engine, books: Books) -> None:
+    def open_ledger() -> Engine:
+        raise ValueError("a fault")
+
+    notices: list[str] = []
+    with serving(LedgerCollector(open_ledger, notices.append)) as scraped:
+        assert scraped() == {"facesieve_up": 0}
+    assert notices == ["note: reading the ledger met a fault: see the traceback"]
+
+
 def test_a_scraper_does_not_wait_for_a_database_that_says_nothing(engine: Engine, books: Books) -> None:
     speaks = threading.Event()
 

@@ -8,7 +8,7 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Make both: of a million jobs within seconds."""
+    """Make both."""
     is_open = sa.text("status IN ('queued', 'running', 'failed')")
     op.create_index("ix_job_finished", "job", ["finished_at"], unique=False)
     op.create_index(
