@@ -6,7 +6,8 @@ a packet (ISO/IEC 15444-1, Annex A and B). The decoder makes all of them before 
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from typing import TypeAlias, TypeVar
 
 #: Bytes that the decoder takes for one component of a tile, and for a precinct; measured with OpenCV 5.0.
 _COMPONENT_BYTES, _PRECINCT_BYTES = 4096, 544
@@ -14,31 +15,58 @@ MAX_BYTES = 256 * 2**20
 #: It goes through about twenty million of them in a second. A scan of 100 megapixels for an archive has a million.
 MAX_PACKETS = 10_000_000
 _DEFAULT_PRECINCT = 0xFF  # 2^15 by 2^15: one for all that there is
-_SIZE = re.compile(rb"\xff\x4f\xff\x51.{4}(.{34})", re.S)
+#: Of each kind, those that differ. A real file has one size and a few styles; each size is tried with each style.
+MAX_HEADERS = 50
+_SIZE = re.compile(rb"\xff\x4f\xff\x51(?=.{4}(.{34}))", re.S)
 #: The length and what follows it. A component has none of the three fields in the middle: the layers are the image's.
 _STYLE = re.compile(rb"\xff\x52(?=(..)([\0-\7]).(..)[\0\1]([\0-\x20])[\0-\x08]{2}.[\0\1](.{0,33}))", re.S)
-_COMPONENT_STYLE = re.compile(rb"\xff\x53(?=(..).{1,2}?([\0\1])([\0-\x20])[\0-\x08]{2}.[\0\1](.{0,33}))", re.S)
+#: By the bytes of a component's number: the same bytes may look like either.
+_COMPONENT_STYLES = {
+    width: re.compile(rb"\xff\x53(?=(..).{%d}([\0\1])([\0-\x20])[\0-\x08]{2}.[\0\1](.{0,33}))" % width, re.S)
+    for width in (1, 2)
+}
+
+#: The number of layers, that of levels, and the sizes of precincts from the smallest resolution to the whole one.
+_Style: TypeAlias = tuple[int, int, bytes]
+_T = TypeVar("_T")
 
 
 def has_too_many_parts(jp2: bytes) -> bool:
     """Tell whether a JPEG 2000 file states more parts than any real image has.
 
     Whatever looks like a header counts, wherever it stands, so that none can be hidden; the worst of each kind does.
+    The time grows with the length of the file alone, for its headers can be as many as fit into it.
 
     Args:
         jp2: the whole file.
     """
-    layers = max((int.from_bytes(found[3], "big") for found in _STYLE.finditer(jp2) if _is_style(found)), default=1)
-    for found in _SIZE.finditer(jp2):
-        right, bottom, left, top, width, height, tile_left, tile_top, components = struct.unpack(">8IH", found[1])
-        width, height = min(width, max(1, right - left)), min(height, max(1, bottom - top))
-        if width and height:
-            tiles = _ceil(max(0, right - tile_left), width) * _ceil(max(0, bottom - tile_top), height)
-            most = max((_count_precincts(width, height, *style) for style in _styles(jp2)), default=1)
-            parts = tiles * components
-            if parts * (_COMPONENT_BYTES + most * _PRECINCT_BYTES) > MAX_BYTES or parts * most * layers > MAX_PACKETS:
-                return True
-    return False
+    sizes = _distinct(found[1] for found in _SIZE.finditer(jp2))
+    styles = _distinct(_styles(jp2))
+    if max(len(sizes), len(styles)) > MAX_HEADERS:
+        return True
+    return any(_is_too_much(size, styles) for size in sizes)
+
+
+def _distinct(headers: Iterable[_T]) -> set[_T]:
+    """Return those that differ, and of too many the first ones."""
+    found = set[_T]()
+    for header in headers:
+        found.add(header)
+        if len(found) > MAX_HEADERS:
+            break
+    return found
+
+
+def _is_too_much(size: bytes, styles: Collection[_Style]) -> bool:
+    stated: tuple[int, ...] = struct.unpack(">8IH", size)
+    right, bottom, left, top, width, height, tile_left, tile_top, components = stated
+    width, height = min(width, max(1, right - left)), min(height, max(1, bottom - top))
+    if not width or not height:
+        return False
+    parts = components * _ceil(max(0, right - tile_left), width) * _ceil(max(0, bottom - tile_top), height)
+    layers = max((style[0] for style in styles), default=1)
+    most = max((_count_precincts(width, height, *style[1:]) for style in styles), default=1)
+    return parts * (_COMPONENT_BYTES + most * _PRECINCT_BYTES) > MAX_BYTES or parts * most * layers > MAX_PACKETS
 
 
 def _is_style(found: re.Match[bytes]) -> bool:
@@ -47,15 +75,16 @@ def _is_style(found: re.Match[bytes]) -> bool:
     return int.from_bytes(found[1], "big") == 12 + has_precincts * (levels + 1)
 
 
-def _styles(jp2: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the number of levels, and the sizes of precincts from the smallest resolution to the whole one."""
+def _styles(jp2: bytes) -> Iterator[_Style]:
     for found in _STYLE.finditer(jp2):
         if _is_style(found):
-            yield found[4][0], found[5] if found[2][0] & 1 else b""
-    for found in _COMPONENT_STYLE.finditer(jp2):
-        has_precincts, levels = found[2][0] & 1, found[3][0]
-        if int.from_bytes(found[1], "big") - has_precincts * (levels + 1) in (9, 10):
-            yield levels, found[4] if has_precincts else b""
+            levels = found[4][0]
+            yield int.from_bytes(found[3], "big"), levels, found[5][: levels + 1] if found[2][0] & 1 else b""
+    for width, pattern in _COMPONENT_STYLES.items():
+        for found in pattern.finditer(jp2):
+            has_precincts, levels = found[2][0] & 1, found[3][0]
+            if int.from_bytes(found[1], "big") == 8 + width + has_precincts * (levels + 1):
+                yield 1, levels, found[4][: levels + 1] if has_precincts else b""
 
 
 def _count_precincts(width: int, height: int, levels: int, sizes: bytes) -> int:

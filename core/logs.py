@@ -33,7 +33,7 @@ ACTIONS: dict[str, tuple[int, str]] = {
     "job_refused": (logging.ERROR, "message {job:.80} rejected: {reason}"),
     "job_handed_back": (logging.WARNING, "job {job:.80} handed back: {reason}"),
     "path_refused": (logging.ERROR, "job {job:.8} asks for {uri!r:.200}"),
-    "message_dropped": (logging.ERROR, "message rejected: it is not one of Celery's: {reason}"),
+    "message_dropped": (logging.ERROR, "message rejected: it is not one of our producers': {reason}"),
     "database_away": (logging.WARNING, "trying again in {seconds:.1f} s: {reason}"),
     "consumer_restarted": (logging.WARNING, "{waiting} jobs wait and none came for {seconds:.0f} s: connecting anew"),
     "consumer_stuck": (logging.ERROR, "{waiting} jobs wait and none came for {seconds:.0f} s: stopping"),

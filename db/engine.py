@@ -86,7 +86,8 @@ def make_engine(settings: Settings) -> Engine:
             )
         if parsed.drivername == "sqlite":
             return _sqlite_engine(url, parsed.database)
-        return create_engine(parsed, pool_pre_ping=True, connect_args=_PATIENCE)
+        patience = {name: value for name, value in _PATIENCE.items() if name not in parsed.query}
+        return create_engine(parsed, pool_pre_ping=True, connect_args=patience)
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise DatabaseError(
             f"database URL {redact(url)!r:.80} cannot be read: use sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"

@@ -74,7 +74,8 @@ class LedgerCollector(Collector):
         return self._answered_at is not None and time.monotonic() - self._answered_at < FRESH_SECONDS
 
     def _read(self) -> None:
-        answer, trouble = None, "reading the ledger met a fault: see the traceback"
+        answer: Reading | None = None
+        trouble: str | None = "reading the ledger met a fault: see the traceback"
         try:
             if self._reader is None:
                 self._reader = LedgerReader(self._open_ledger())

@@ -206,7 +206,7 @@ class Store:
             return (
                 connection.execute(
                     update(job)
-                    .where(job.c.id == job_id, job.c.status == "queued")
+                    .where(job.c.id == job_id, job.c.status.not_in(OVER))
                     .values(deliveries=job.c.deliveries + 1)
                     .returning(job.c.deliveries)
                 ).scalar_one_or_none()

@@ -24,6 +24,7 @@ STALE_SECONDS = 45.0
 STALL_SECONDS = 20.0  # until a consumer that takes nothing connects anew
 MAX_RESTARTS = 2  # that do not help, before the worker stops
 READ_TRIES = 3
+BUSY_SECONDS = 3600.0  # that any job may run: slow storage must not look like a process that hangs
 LOOP_SECONDS = 120.0  # more than the answers that one turn may wait for, each up to `core.broker.ANSWER_SECONDS`
 
 
@@ -56,7 +57,7 @@ class Sign:
         waiting: jobs in the queue when it was last looked.
         stalled_at: since when jobs have waited and none came, though a child is free; None if that is not so.
         last_job_at: when a job last ended; None if none has.
-        busy_limit: seconds after which a job goes to another worker, so that whoever still runs it may hang.
+        busy_limit: seconds that a job may run; whoever runs one for longer may hang.
         children: one for each process.
     """
 
@@ -89,7 +90,7 @@ class Sign:
             if child.since is not None and now - child.since > self.busy_limit:
                 return (
                     f"process {child.pid} has run job {child.job} for {now - child.since:.0f} s, "
-                    f"longer than the visibility timeout of {self.busy_limit:.0f} s"
+                    f"longer than the {self.busy_limit:.0f} s that one may take"
                 )
         return None
 

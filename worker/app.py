@@ -23,6 +23,7 @@ from core.errors import FacesieveError, WorkerError
 from core.logs import say
 from core.settings import Settings
 from worker import gpu
+from worker.alive import BUSY_SECONDS
 from worker.pool import TaskPool, deaths
 from worker.process import Plan, WorkerProcess
 from worker.tasks import Holder, register
@@ -70,7 +71,7 @@ def run_node(plan: Plan, model: str, broker_url: str, *, longest_job: float | No
     app = make_app(broker_url, visibility_seconds=visibility)
     holder = Holder()
     register(app, holder)
-    vigil = Vigil(plan, queue_name(model), visibility)
+    vigil = Vigil(plan, queue_name(model), max(visibility, BUSY_SECONDS))
     app.steps["consumer"].add(vigil.step())
     reader, writer = os.pipe()
     os.set_blocking(reader, False)  # a child that cannot be killed keeps the other end open

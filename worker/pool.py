@@ -4,9 +4,10 @@ The pool starts a new child at once. The wait is the child's: the parent, which 
 children have died since a job last ended.
 """
 
+import os
 import time
 from collections.abc import Sequence
-from signal import Signals
+from signal import SIGKILL, Signals
 from typing import Any
 
 from celery.concurrency import prefork
@@ -77,6 +78,15 @@ class TaskPool(prefork.TaskPool):  # type: ignore[misc]  # Celery has no types
     """Celery's, with these children."""
 
     Pool = _Children
+
+    def on_stop(self) -> None:
+        """Wait for the running jobs, not for children that still load or back off: they would see the end only then."""
+        if self._pool is not None:
+            up = set(self._pool._fileno_to_inq.values())  # have said so; only these get jobs
+            for child in self._pool._pool:
+                if child not in up and child.is_alive():
+                    os.kill(child.pid, SIGKILL)
+        super().on_stop()
 
 
 def _cause(exit_code: int) -> str:

@@ -47,7 +47,8 @@ def register(app: Celery, holder: Holder) -> None:
         except (DatabaseBusyError, NewerMessageError) as error:
             say("job_handed_back", job=name, reason=error)
             time.sleep(REQUEUE_SECONDS)
-            holder.process.release(name)
+            if isinstance(error, DatabaseBusyError):  # else it was never begun here, and may be another worker's
+                holder.process.release(name)
             raise Reject(str(error), requeue=True) from error
         except MessageError as error:
             say("job_refused", job=name, reason=error)

@@ -85,10 +85,16 @@ class Vigil:
             requires = (Tasks,)
 
             def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
-                vigil.turn(consumer)
+                vigil.begin()
                 hub.call_repeatedly(BEAT_SECONDS, vigil.turn, consumer)
 
         return Step
+
+    def begin(self) -> None:
+        """Note that the loop is about to turn: the consumer is there, or there again, and has asked for nothing yet."""
+        self._turned_at = now = time.monotonic()
+        if self._stalled_at and self._heard_at:  # the time for which the broker was away is not to be counted
+            self._stalled_at += now - self._heard_at
 
     def turn(self, consumer: Any) -> None:
         """Look, once in a while of the event loop, whether jobs come.

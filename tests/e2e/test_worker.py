@@ -97,7 +97,7 @@ def test_messages_that_are_not_jobs_are_rejected_and_the_worker_goes_on(
     assert any("outside the allowed roots" in reason for reason in ledger.errors)
     assert any("version 0" in reason for reason in ledger.errors)
     log = site.log()
-    assert log.count(" rejected: ") == 10
+    assert log.count(" rejected: ") == 12
     assert "secret.jpg" not in site.ok("db", "list")
 
 

@@ -25,7 +25,7 @@ class Findings:
         seconds: from its start to the end of the last check.
         images: that were there.
         lost: of these, without a verdict.
-        duplicated: verdicts beyond one for each image.
+        duplicated: verdicts beyond one for each image; the primary key allows none.
         wrong: images whose status is not the expected one, by what they have.
         stuck: workers that lived in the end but took no jobs any more.
         redelivered: how often a job was begun again.

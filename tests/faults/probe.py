@@ -22,7 +22,10 @@ JOBS = 6
 
 
 def idle_workers(scene: Scene) -> list[int]:
-    """Send small jobs until each worker that lives has begun one; return the process ids of those that begin none."""
+    """Send small jobs until each worker that lives has begun one; return the process ids of those that begin none.
+
+    That those jobs are done is demanded, too: the scene has a complaint if they are not in time.
+    """
     images = scene.images.with_name("probe")
     images.mkdir()
     good = next(path for path, status in scene.expected.items() if status == "ok")
@@ -34,8 +37,10 @@ def idle_workers(scene: Scene) -> list[int]:
     with open_broker(settings) as url, connect(url) as client, closing(make_app(url)) as app:
         enqueuer = Enqueuer(settings, scene.engine, app, client)
         target = Target(scene.model, None, "none")
-        while (idle := _idle(scene, sent)) or any(has_pending_jobs(scene.engine, scan) for scan in sent):
+        while (idle := _idle(scene, sent)) or _have_pending_jobs(scene, sent):
             if time.monotonic() > deadline:
+                if _have_pending_jobs(scene, sent):
+                    scene.complaints.append("jobs sent after the last fault were not done")
                 return idle
             if idle:
                 tally = enqueuer.start([str(images)], target)
@@ -44,6 +49,10 @@ def idle_workers(scene: Scene) -> list[int]:
             time.sleep(PAUSE_SECONDS)
             scene.supervise()
     return []
+
+
+def _have_pending_jobs(scene: Scene, scans: list[int]) -> bool:
+    return any(has_pending_jobs(scene.engine, scan) for scan in scans)
 
 
 def _idle(scene: Scene, scans: list[int]) -> list[int]:

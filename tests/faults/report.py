@@ -70,7 +70,7 @@ def tables(figures: Result) -> str:
         ("faults injected", figures["faults"]),
         ("images", figures["images"]),
         ("images lost", figures["lost"]),
-        ("images with more than one verdict", figures["duplicated"]),
+        ("images with more than one verdict (the primary key allows none)", figures["duplicated"]),
         ("images with another status than expected", figures["wrong"]),
         ("workers that lived but took no jobs in the end", figures["stuck"]),
         ("runs with anything to complain of, these included", figures["runs_with_complaints"]),

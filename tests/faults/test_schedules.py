@@ -2,19 +2,26 @@
 
 from dataclasses import replace
 from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from sqlalchemy import text
 
+from benchmarks.simulated import NAME
 from core.settings import load_settings
 from core.verdicts import Status
 from db.engine import make_engine
+from db.store import Store
+from tests.faults import probe
 from tests.faults.catalogue import FAULTS
 from tests.faults.demands import count_verdicts
 from tests.faults.plan import draw
 from tests.faults.report import summarise, tables, write_between
 from tests.faults.run import Stage
-from tests.faults.stock import Stock
+from tests.faults.scene import Place
+from tests.faults.stock import Stock, copy_stock
+from tests.integration.builders import Books, failed, manifest, refs, scored
 
 EVERYTHING = frozenset({"disk", "clock", "postgresql"})
 
@@ -43,18 +50,38 @@ def test_every_fault_is_drawn_and_suits_the_servers_that_it_is_drawn_for() -> No
     assert not any(FAULTS[event.fault].needs for seed in range(99) for event in draw(seed, frozenset()).events)
 
 
-def test_lost_and_wrong_images_are_noticed(stock: Stock) -> None:
-    engine = make_engine(load_settings(data_dir=stock.data_dir))
-    expected = {"/a.jpg": Status.OK, "/b.jpg": Status.CRASHED}
-    with engine.connect() as connection:
-        model = connection.execute(text("SELECT count(*) FROM verdict")).scalar_one()
-    assert model == 0
+def test_lost_and_wrong_images_are_noticed(stock: Stock, tmp_path: Path) -> None:
+    copy_stock(stock, tmp_path / "data")
+    engine = make_engine(load_settings(data_dir=tmp_path / "data"))
+    lost, wrong, right = refs(3)
+    Store(engine).register_model(manifest())
+    Books(engine, manifest()).save([failed(wrong, Status.TRUNCATED), scored(right)])
 
-    count = count_verdicts(engine, expected)
+    count = count_verdicts(engine, {lost.uri: Status.OK, wrong.uri: Status.CRASHED, right.uri: Status.OK})
     engine.dispose()
 
-    assert count.lost == 2
-    assert count.complaints() == ["2 images are lost"]
+    assert (count.lost, count.wrong) == (1, {"crashed -> truncated": 1})
+    assert count.complaints() == ["1 images are lost", "1 images crashed -> truncated"]
+
+
+def test_jobs_that_are_not_done_after_the_last_fault_are_noticed_even_if_every_worker_begins_some(
+    stock: Stock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path, NAME, {}, None)
+    copy_stock(stock, place.data_dir)
+    expected = stock.write_images(tmp_path / "images", 1, broken=0, poison=0, chance=Random(1))
+    scene: Any = SimpleNamespace(
+        site=place, engine=place.engine, images=tmp_path / "images", expected=expected, model=NAME,
+        supervise=lambda: None, complaints=[],
+    )  # fmt: skip
+    begun = iter([[1]])
+    monkeypatch.setattr(probe, "_idle", lambda *_: next(begun, []))
+    monkeypatch.setattr(probe, "PATIENCE_SECONDS", 0.5)
+
+    assert probe.idle_workers(scene) == []
+    place.close()
+
+    assert scene.complaints == ["jobs sent after the last fault were not done"]
 
 
 def test_the_report_has_every_run_and_its_longest_recovery(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Iterator
 from copy import deepcopy
 from random import Random
 from typing import Any
@@ -30,7 +31,7 @@ def break_message(envelope: bytes, chance: Random) -> bytes:
         if kind < 0.5:
             body = json.loads(base64.b64decode(content["body"]))
             _break_value(body, chance)
-            content["body"] = base64.b64encode(json.dumps(body).encode()).decode()
+            content["body"] = _encoded(body)
         else:
             _break_value(content, chance)
             kind = 1.0
@@ -41,7 +42,29 @@ def worst_messages(envelope: bytes) -> list[bytes]:
     """Return messages that ended workers once: kombu alone lets what they raise through."""
     content = json.loads(envelope)
     no_tag = content | {"properties": content["properties"] | {"delivery_tag": None}}
-    return [b"[" * 100_000, json.dumps(no_tag).encode()]
+    unread = [content | {"headers": headers, "body": _encoded(body)} for headers, body in _unread_bodies(content)]
+    return [b"[" * 100_000, *(json.dumps(message).encode() for message in (no_tag, *unread))]
+
+
+def _unread_bodies(content: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Any]]:
+    """Yield headers and bodies of Celery's first protocol, of a mixture of both, and of neither.
+
+    Each one of those that Celery finds out too late cost a worker one of the places of messages that it takes.
+    """
+    headers = content["headers"]
+    args, keywords, besides = json.loads(base64.b64decode(content["body"]))
+    first = {"task": headers["task"], "id": headers["id"], "args": args, "kwargs": keywords}
+    for odd in ({"timelimit": "x"}, {"eta": "2099-01-01T00:00:00"}):
+        yield {}, first | odd
+        yield {"id": headers["id"], "task": headers["task"]}, {"args": args} | odd
+    for body in (5, "text", [1, 2], {"task": []}, {"task": "nobody's"}):
+        yield {}, body
+        yield headers, body
+    yield headers, [args, keywords, besides | {"callbacks": [{"task": headers["task"], "args": args, "kwargs": {}}]}]
+
+
+def _encoded(body: object) -> str:
+    return base64.b64encode(json.dumps(body).encode()).decode()
 
 
 def _break_text(text: bytes, chance: Random) -> bytes:

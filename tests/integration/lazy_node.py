@@ -1,9 +1,10 @@
 """A real node, with Celery's pool and all that watches it, whose children sleep and die as their jobs say: no model.
 
 ``python -m tests.integration.lazy_node BROKER_URL [NAME=SECONDS ...]`` runs one in the data directory of its
-environment; the names are constants of ``worker.vigil`` and ``worker.pool``. A job's payload is ``{"sleep": seconds}``,
-with ``{"die": "SIGKILL"}`` or ``{"exit": code}`` if need be; the file ``done`` in the data directory gets a line for
-each that ended. While a file ``deaf`` is there, nothing is taken from Redis; one called ``hang`` blocks the event loop.
+environment; the names are constants of ``worker.vigil``, ``worker.pool`` and ``worker.app``. A job's payload is
+``{"sleep": seconds}``, with ``{"die": "SIGKILL"}`` or ``{"exit": code}`` if need be; the file ``done`` in the data
+directory gets a line for each that ended. While a file ``deaf`` is there, nothing is taken from Redis; one called
+``hang`` blocks the event loop, and with one called ``slow`` a child loads for ten minutes.
 """
 
 import os
@@ -29,6 +30,8 @@ class Sleeper:
 
     def __init__(self, plan: Plan) -> None:
         self._done = plan.settings.data_dir / "done"
+        if (plan.settings.data_dir / "slow").exists():
+            time.sleep(600)
 
     def run(self, message_id: str, payload: dict[str, Any], signature: object) -> None:
         time.sleep(payload.get("sleep", 0.0))
@@ -64,7 +67,7 @@ def main(url: str, settings: Settings) -> None:
 if __name__ == "__main__":
     for word in sys.argv[2:]:
         name, seconds = word.split("=")
-        for module in (alive, vigil, pool):
+        for module in (alive, app, vigil, pool):
             if hasattr(module, name):
                 setattr(module, name, float(seconds))
     found = load_settings()

@@ -32,6 +32,17 @@ def test_a_job_of_a_cancelled_scan_is_over_even_if_it_was_running(books: Books, 
     assert (ledger.cancelled, ledger.running, ledger.imbalance) == (5, 0, 0)
 
 
+def test_a_message_for_newer_workers_is_put_off_as_long_as_its_job_is_not_over(books: Books) -> None:
+    job = books.queue(refs(2))
+    assert books.store.postpone_job(job.id) == 1
+    books.store.begin_job(job.id, "newer@host")
+    assert books.store.postpone_job(job.id) == 3, "it was delivered again, to a worker that is too old for it"
+    assert books.store.release_jobs("newer@host") == 1, "it is still the newer worker's"
+    books.run(job)
+    assert books.store.postpone_job(job.id) == 0
+    assert books.store.postpone_job("unknown") == 0
+
+
 def test_a_producer_that_falls_silent_while_listing_was_interrupted(books: Books, engine: Engine) -> None:
     books.queue(refs(2))
     assert read_ledger(engine, books.scan_id).scan_status == "listing"

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -16,7 +17,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, delete, insert, inspect, select, text, update
+from sqlalchemy import Engine, delete, event, insert, inspect, select, text, update
 
 import db.engine
 from core.errors import DatabaseError, FacesieveError, SchemaError
@@ -290,6 +291,22 @@ def test_a_server_that_is_down_is_one_line_without_its_password(url: str) -> Non
     assert "hush" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "127.0.0.1" in str(caught.value)
+
+
+def test_what_a_url_says_about_its_connection_is_not_overruled() -> None:
+    asked: dict[str, Any] = {}
+
+    def refuse(_dialect: object, _record: object, _words: object, parameters: dict[str, Any]) -> None:
+        asked.update(parameters)
+        raise ConnectionError
+
+    url = "postgresql+psycopg://me@127.0.0.1:1/db?connect_timeout=3&keepalives_idle=5"
+    engine = make_engine(load_settings(database_url=url))
+    event.listen(engine, "do_connect", refuse)
+    with pytest.raises(ConnectionError):
+        engine.connect()
+    assert (asked["connect_timeout"], asked["keepalives_idle"]) == ("3", "5")
+    assert asked["keepalives_interval"] > 0, "what it says nothing about stays ours"
 
 
 @pytest.mark.parametrize("content", [b"this is no database, " * 100, b"SQLite format 3\0" + b"\xff" * 2000])

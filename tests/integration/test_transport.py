@@ -35,7 +35,7 @@ def test_a_connection_that_is_lost_with_its_server_is_closed_and_its_message_kep
     with EmbeddedBroker(tmp_path) as server:
         connection = make_app(server.url).connection_for_read()
         with connection.SimpleQueue("some") as queue:
-            queue.put("text")
+            queue.put({"method": "ping"})
         channel = connection.default_channel
         assert isinstance(channel, TolerantChannel)
         assert channel.basic_get("some") is not None  # one child is busy with it

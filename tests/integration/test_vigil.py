@@ -19,7 +19,7 @@ from core.broker import TASK_NAME, make_app, queue_name
 from core.settings import load_settings
 from tests.e2e.conftest import children_of, wait_for
 from tests.integration.lazy_node import MODEL
-from worker.alive import Child, Sign, read_signs
+from worker.alive import BUSY_SECONDS, Child, Sign, read_signs
 
 QUICK = ("BEAT_SECONDS=0.1", "STALL_SECONDS=0.5", "LOOP_SECONDS=2", "FIRST_WAIT_SECONDS=0.2")
 
@@ -29,6 +29,7 @@ class Node:
 
     def __init__(self, folder: Path, url: str, *words: str, **settings: object) -> None:
         self.folder = folder / "data"
+        self.settings = load_settings(data_dir=self.folder)
         self._log = folder / "log"
         self._environment = os.environ | {
             "FACESIEVE_DATA_DIR": str(self.folder),
@@ -70,7 +71,7 @@ class Node:
 
     def sign(self) -> Sign:
         """Its sign of life."""
-        (found,) = read_signs(load_settings(data_dir=self.folder))
+        (found,) = read_signs(self.settings)
         return found
 
     def child_with(self, job: str) -> Child:
@@ -188,11 +189,16 @@ def test_a_loop_that_hangs_ends_its_worker_with_a_reason_and_its_job_is_handed_b
     wait_for(lambda: client.llen(queue_name(MODEL)) + client.hlen("unacked") == 1, "the job to be kept")
 
 
-def test_a_job_that_takes_longer_than_the_visibility_timeout_is_called_stuck(start: Callable[..., Node]) -> None:
-    node = start("BEAT_SECONDS=0.1", visibility_timeout=1)
+def test_a_job_that_takes_longer_than_any_should_is_called_stuck(start: Callable[..., Node]) -> None:
+    node = start("BEAT_SECONDS=0.1", "BUSY_SECONDS=1", visibility_timeout=1)
     node.send(sleep=600)
     fault = wait_for(lambda: node.sign().fault(time.monotonic()), "the fault")
-    assert "longer than the visibility timeout of 1 s" in fault
+    assert "longer than the 1 s that one may take" in fault
+
+
+def test_a_job_that_waits_for_slow_storage_beyond_the_visibility_timeout_is_not(start: Callable[..., Node]) -> None:
+    node = start("BEAT_SECONDS=0.1", visibility_timeout=1)
+    assert node.sign().busy_limit == BUSY_SECONDS > 1
 
 
 def test_a_child_that_dies_once_is_replaced_at_once_and_its_job_done(start: Callable[..., Node]) -> None:
@@ -205,6 +211,31 @@ def test_a_child_that_dies_once_is_replaced_at_once_and_its_job_done(start: Call
     (lost,) = node.said("child_lost")
     assert (lost["cause"], lost["job"], lost["pid"]) == ("signal SIGKILL", job, child.pid)
     assert not node.said("backing_off")
+
+
+def test_a_worker_that_is_told_to_stop_does_not_wait_for_children_that_load(tmp_path: Path, broker: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "slow").touch()
+    node = Node(tmp_path, broker, "BEAT_SECONDS=0.1", drain_seconds=1)
+    try:
+        wait_for(lambda: any(sign.state == "working" for sign in read_signs(node.settings)), "the node")
+        assert node.end() == 0
+    finally:
+        node.process.kill()
+        node.process.wait()
+
+
+def test_a_worker_that_is_told_to_stop_ends_its_job_but_waits_for_no_child_that_backs_off(
+    start: Callable[..., Node],
+) -> None:
+    node = start("BEAT_SECONDS=0.1", "FIRST_WAIT_SECONDS=600", "MAX_WAIT_SECONDS=600", drain_seconds=30)
+    job = node.send(sleep=5.0)
+    node.child_with(job)
+    for _ in range(3):  # two deaths are forgiven
+        node.send(exit=3)
+    wait_for(lambda: node.said("backing_off"), "a wait of the other child")
+    assert node.end() == 0
+    assert job in node.done()
 
 
 def test_children_that_die_again_and_again_wait_longer_and_longer(start: Callable[..., Node]) -> None:

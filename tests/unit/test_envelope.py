@@ -9,7 +9,7 @@ import pytest
 from kombu.transport.virtual.base import Base64
 
 from core.broker import TASK_NAME
-from tests.fuzz.messages import ODD_VALUES, break_message
+from tests.fuzz.messages import ODD_VALUES, break_message, worst_messages
 from worker.envelope import PlainMessage
 
 BODY = [[{"version": 1}], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
@@ -109,6 +109,47 @@ def test_no_broken_message_says_more_than_a_sound_one() -> None:
     assert 200 < refused < 1800
 
 
-def test_messages_of_remote_control_pass_as_they_are() -> None:
-    control = {"body": None, "headers": {"clock": 3, "expires": 1.5}, "properties": ENVELOPE["properties"]}
-    assert read(control).headers == control["headers"]
+def test_the_worst_messages_are_refused() -> None:
+    for message in worst_messages(json.dumps(ENVELOPE).encode()):
+        with pytest.raises(REFUSED):
+            read(json.loads(message))
+
+
+def with_body(body: object, **parts: object) -> dict[str, Any]:
+    return ENVELOPE | {"body": base64.b64encode(json.dumps(body).encode()).decode()} | parts
+
+
+@pytest.mark.parametrize("name", ["callbacks", "errbacks", "chain", "chord"])
+def test_a_message_that_asks_for_more_than_its_signature_covers_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="body"):
+        read(with_body([*BODY[:2], {**BODY[2], name: [{"task": TASK_NAME}]}]))
+
+
+@pytest.mark.parametrize("headers", [{}, {"id": "ab", "task": TASK_NAME}], ids=["first protocol", "mixture"])
+@pytest.mark.parametrize("odd", [{"timelimit": "x"}, {"eta": "2099-01-01T00:00:00"}], ids=str)
+def test_a_message_of_an_older_protocol_is_refused(headers: dict[str, str], odd: dict[str, str]) -> None:
+    body = {"task": TASK_NAME, "id": "ab", "args": [1], "kwargs": {}}
+    with pytest.raises(ValueError, match="body"):
+        read(with_body(body | odd, headers=headers))
+
+
+@pytest.mark.parametrize("task", ["celery.group", "celery.starmap", "facesieve.other"])
+def test_a_task_that_is_not_ours_is_refused(task: str) -> None:
+    with pytest.raises(ValueError, match="no task of ours"):
+        read(changed("headers", task=task))
+
+
+def test_the_body_that_is_read_is_the_one_that_celery_reads() -> None:
+    """In UTF-7 the same bytes say something else."""
+    text = json.dumps([["+ACIAXQ-, {}, {+ACI-chain+ACI-: 1}]"], {}, {}]).encode()
+    body = base64.b64encode(text).decode()
+    message = read(ENVELOPE | {"body": body, "content-encoding": "utf-7"})
+    assert message.payload == json.loads(text)
+
+
+def test_messages_of_remote_control_pass() -> None:
+    asked = {"method": "ping", "arguments": {}, "destination": None, "pattern": None, "matcher": None}
+    headers = {"clock": 3, "expires": 1.5}
+    message = read(with_body(asked, headers=headers))
+    assert message.headers == headers
+    assert message.payload == asked

@@ -43,8 +43,8 @@ def jp2(side: int, *, tile: int = 0, styles: bytes = b"", in_tile: bytes = b"") 
     return kind + box(b"jp2h", about) + box(b"jp2c", stream)
 
 
-def component_style(precincts: bytes) -> bytes:
-    return segment(0x53, bytes([0, 1, 0, 4, 4, 0, 1]) + precincts)
+def component_style(precincts: bytes, number: bytes = b"\0") -> bytes:
+    return segment(0x53, number + bytes([1, 0, 4, 4, 0, 1]) + precincts)
 
 
 def test_the_files_of_these_tests_are_images() -> None:
@@ -114,3 +114,32 @@ def test_files_of_another_program_are_decoded(options: dict[str, object]) -> Non
 def test_bytes_that_look_like_a_header_but_have_another_length_do_not_count() -> None:
     look_alike = b"\xff\x52" + struct.pack(">HBBHBBBBBB", 99, 1, 0, 65535, 0, 0, 4, 4, 0, 1) + b"\0"
     assert not has_too_many_parts(jp2(2000) + look_alike)
+
+
+def test_a_component_whose_number_has_two_bytes_counts_too() -> None:
+    assert has_too_many_parts(jp2(2000, styles=style() + component_style(b"\0", number=b"\0\0")))
+
+
+def test_a_size_cannot_hide_behind_bytes_that_look_like_one() -> None:
+    hostile = jp2(2000, styles=style(precincts=b"\0"))
+    size = hostile.index(b"\xff\x4f\xff\x51")
+    assert has_too_many_parts(hostile[:size] + b"\xff\x4f\xff\x51" + bytes(10) + hostile[size:])
+
+
+@pytest.mark.timeout(120)
+def test_a_file_full_of_harmless_headers_is_gone_through_once() -> None:
+    sound = jp2(64)
+    header = sound[sound.index(b"\xff\x4f") : sound.index(b"\xff\x90")] + component_style(b"\xff")
+    assert not has_too_many_parts(sound + header * (10**7 // len(header)))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", ["sizes", "styles"])
+def test_a_file_of_ten_thousand_headers_that_all_differ_is_refused(kind: str) -> None:
+    numbers = range(1, 10_001)
+    if kind == "sizes":
+        headers = [jp2(number)[85:] for number in numbers]
+    else:
+        headers = [style(layers=number) for number in numbers]
+    assert has_too_many_parts(jp2(64) + b"".join(headers))
+    assert not has_too_many_parts(jp2(64) + b"".join(headers[:9]))
