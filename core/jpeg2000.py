@@ -69,22 +69,21 @@ def _is_too_much(size: bytes, styles: Collection[_Style]) -> bool:
     return parts * (_COMPONENT_BYTES + most * _PRECINCT_BYTES) > MAX_BYTES or parts * most * layers > MAX_PACKETS
 
 
-def _is_style(found: re.Match[bytes]) -> bool:
-    """Tell a header from bytes that happen to look like one: it has just its length."""
-    has_precincts, levels = found[2][0] & 1, found[4][0]
-    return int.from_bytes(found[1], "big") == 12 + has_precincts * (levels + 1)
-
-
 def _styles(jp2: bytes) -> Iterator[_Style]:
     for found in _STYLE.finditer(jp2):
-        if _is_style(found):
-            levels = found[4][0]
-            yield int.from_bytes(found[3], "big"), levels, found[5][: levels + 1] if found[2][0] & 1 else b""
+        length, flags, layers, levels, sizes = found.groups()
+        yield from _style(length, 12, flags, int.from_bytes(layers, "big"), levels, sizes)
     for width, pattern in _COMPONENT_STYLES.items():
         for found in pattern.finditer(jp2):
-            has_precincts, levels = found[2][0] & 1, found[3][0]
-            if int.from_bytes(found[1], "big") == 8 + width + has_precincts * (levels + 1):
-                yield 1, levels, found[4][: levels + 1] if has_precincts else b""
+            length, flags, levels, sizes = found.groups()
+            yield from _style(length, 8 + width, flags, 1, levels, sizes)
+
+
+def _style(length: bytes, least: int, flags: bytes, layers: int, levels: bytes, sizes: bytes) -> Iterator[_Style]:
+    """Yield what a header says, if it is one: it has just its length, and other bytes may happen to look like it."""
+    stated = levels[0] + 1 if flags[0] & 1 else 0  # sizes of precincts
+    if int.from_bytes(length, "big") == least + stated:
+        yield layers, levels[0], sizes[:stated]
 
 
 def _count_precincts(width: int, height: int, levels: int, sizes: bytes) -> int:

@@ -31,6 +31,7 @@ def _all_but(table: Table, *left_out: str) -> tuple[str, ...]:
 
 _VIEW = schema.labelled_verdict.name
 _READS = ("model", "scan", "job", "image", "verdict", _VIEW)
+_READER = tuple(Privilege("SELECT", table) for table in (*schema.metadata.tables, _VIEW))
 
 #: By what a role is for. The tables belong to whoever runs `db upgrade`, which is the only one who may do the rest.
 DUTIES: dict[str, tuple[Privilege, ...]] = {
@@ -56,10 +57,10 @@ DUTIES: dict[str, tuple[Privilege, ...]] = {
         Privilege("UPDATE", "face", _all_but(schema.face, "image_id", "model_id", "number")),
         Privilege("DELETE", "face"),  # of an image that is scored again
     ),
-    "reader": tuple(Privilege("SELECT", table) for table in (*schema.metadata.tables, _VIEW)),
+    "reader": _READER,
     # `db review`: what people say is added, and an undo takes it away again.
     "reviewer": (
-        *(Privilege("SELECT", table) for table in (*schema.metadata.tables, _VIEW)),
+        *_READER,
         Privilege("INSERT", "review"),
         Privilege("DELETE", "review"),
     ),

@@ -1,6 +1,7 @@
 """The message: what is sent is what is read, and nothing else is read."""
 
 import json
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ ID = "0123456789abcdef0123456789abcdef"
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=50)
 REFS = st.builds(
     ImageRef,
-    uri=TEXTS.map(lambda text: f"/{text}"),
+    uri=TEXTS.filter(bool),
     fingerprint=TEXTS,
     size_bytes=st.integers(0, 2**63 - 1),
     offset=st.none() | st.integers(0, 2**63 - 1),
@@ -52,6 +53,20 @@ def test_a_payload_is_read_as_a_job() -> None:
 @given(JOBS)
 def test_a_job_survives_its_travel_as_json(job: Job) -> None:
     assert Job.from_payload(json.loads(json.dumps(job.to_payload()))) == job
+
+
+@given(JOBS)
+def test_a_job_survives_being_kept_in_the_ledger(job: Job) -> None:
+    assert Job.unpack(job.pack()) == job
+
+
+@given(JOBS, st.data())
+def test_a_job_that_was_kept_and_damaged_is_a_job_or_refused_by_name(job: Job, chance: st.DataObject) -> None:
+    packed = bytearray(job.pack())
+    position = chance.draw(st.integers(0, len(packed) - 1))
+    packed[position : position + 1] = chance.draw(st.binary(max_size=3))
+    with suppress(MessageError):
+        assert isinstance(Job.unpack(bytes(packed)), Job)
 
 
 def test_only_a_job_with_members_of_a_tar_needs_a_new_worker() -> None:

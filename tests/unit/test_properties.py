@@ -16,9 +16,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from core.errors import ImageError, MessageError, ModelBrokenError, SettingsError, UsageError
+from core.errors import ImageError, ModelBrokenError, SettingsError, UsageError
 from core.images import ImageRef
-from core.jobs import Job
 from core.manifest import MANIFEST_NAME, Calibration, Manifest, read_manifest
 from core.selection import Selection
 from core.settings import PREFIX, Settings, load_settings, redact
@@ -240,29 +239,3 @@ def test_a_selection_takes_the_names_that_it_includes_and_does_not_exclude(
 def test_a_smaller_sample_is_within_a_larger_one(one: float, other: float, uri: str) -> None:
     small, large = (Selection(sample=share).takes(ImageRef(uri, "", 0), None) for share in sorted((one, other)))
     assert large or not small
-
-
-REFS = st.builds(ImageRef, TEXTS.filter(bool), TEXTS, st.integers(0, 2**63 - 1), st.none() | st.integers(0, 2**63 - 1))
-JOBS = st.builds(
-    Job,
-    id=st.uuids().map(lambda uuid: uuid.hex),
-    scan_id=st.integers(1, 2**31 - 1),
-    model=TEXTS,
-    images=st.lists(REFS, min_size=1, max_size=3).map(tuple),
-    model_id=st.none() | TEXTS,
-    faces=st.booleans(),
-)
-
-
-@given(JOBS)
-def test_a_job_survives_being_kept_in_the_ledger(job: Job) -> None:
-    assert Job.unpack(job.pack()) == job
-
-
-@given(JOBS, st.data())
-def test_a_job_that_was_kept_and_damaged_is_a_job_or_refused_by_name(job: Job, chance: st.DataObject) -> None:
-    packed = bytearray(job.pack())
-    position = chance.draw(st.integers(0, len(packed) - 1))
-    packed[position : position + 1] = chance.draw(st.binary(max_size=3))
-    with suppress(MessageError):
-        assert isinstance(Job.unpack(bytes(packed)), Job)
