@@ -127,7 +127,7 @@ def read_file(uri: str, *, roots: Roots, max_bytes: int) -> bytes:
             size = os.fstat(file.fileno()).st_size
             if size > max_bytes:
                 raise too_large(size, max_bytes)
-            return file.read(max_bytes)
+            return file.read(size)  # not max_bytes: so much memory would be asked for, for each small file
     except OSError as error:
         raise _translated(error) from error
 

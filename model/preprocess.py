@@ -69,20 +69,21 @@ def configure_cv2() -> None:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def decode(data: bytes, preset: str, *, max_pixels: int) -> Decoded:
+def decode(data: bytes, preset: str, *, max_pixels: int, out: NDArray[np.uint8] | None = None) -> Decoded:
     """Decode and resize one image.
 
     Args:
         data: the whole file.
         preset: see the head of this module.
         max_pixels: images of more pixels than this are refused from their header, before memory is taken for them.
+        out: where the pixels are put, see ``resize``.
 
     Raises:
         ImageError: the file is empty, cut off, damaged, too large or not an image.
         MemoryError: there is not enough memory for it now.
     """
     image, width, height = _decode_at_most(data, preset, max_pixels=max_pixels, side=SIDE)
-    return Decoded(resize(image, preset), width, height)
+    return Decoded(resize(image, preset, out=out), width, height)
 
 
 def decode_whole(data: bytes, preset: str, *, max_pixels: int) -> NDArray[np.uint8]:
@@ -102,13 +103,16 @@ def decode_whole(data: bytes, preset: str, *, max_pixels: int) -> NDArray[np.uin
     return _decode_at_most(data, preset, max_pixels=max_pixels)[0]
 
 
-def resize(image: NDArray[np.uint8], preset: str, side: int = SIDE) -> NDArray[np.uint8]:
+def resize(
+    image: NDArray[np.uint8], preset: str, side: int = SIDE, out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
     """Make an image the network's input.
 
     Args:
         image: uint8 of shape (height, width, 3).
         preset: tells the interpolation.
         side: of the result, in pixels; training may take a smaller one than serving.
+        out: where the result is put, and then what is returned: uint8 of shape (side, side, 3), contiguous.
 
     Returns:
         uint8 of shape (side, side, 3).
@@ -116,7 +120,7 @@ def resize(image: NDArray[np.uint8], preset: str, side: int = SIDE) -> NDArray[n
     shrinks = min(image.shape[:2]) / side
     is_area = (preset == "rgb-area" and shrinks >= 1) or (preset == "rgb-scaled" and shrinks >= 2)
     method = cv2.INTER_AREA if is_area else cv2.INTER_LINEAR
-    return cv2.resize(image, (side, side), interpolation=method).astype(np.uint8, copy=False)
+    return cv2.resize(image, (side, side), out, interpolation=method).astype(np.uint8, copy=False)
 
 
 def cut(image: NDArray[np.uint8], left: int, top: int, side: int, preset: str) -> NDArray[np.uint8]:

@@ -21,7 +21,10 @@ def import_tensorflow() -> Any:
         with _without_chatter():
             import tensorflow
     except ModuleNotFoundError as error:
-        raise ModelError("TensorFlow is not installed: pip install 'facesieve[worker]'") from error
+        raise ModelError(
+            "TensorFlow is not installed: pip install 'facesieve[worker]'; the container image for CPUs has none, and "
+            "runs the models that were in model/artifacts when it was built"
+        ) from error
     return tensorflow
 
 

@@ -68,8 +68,12 @@ class Fetcher:
         with self._reading.job(images):
             yield
 
-    def __call__(self, ref: ImageRef) -> Fetched | Outcome:
+    def __call__(self, ref: ImageRef, place: NDArray[np.uint8] | None = None) -> Fetched | Outcome:
         """Return the pixels of an image, or why there are none.
+
+        Args:
+            ref: which image.
+            place: for its pixels, (224, 224, 3) uint8, if it is scored as a whole; None: they get one of their own.
 
         Raises:
             StorageError: the storage failed several times in a row; that is no fault of the image.
@@ -80,7 +84,7 @@ class Fetcher:
             digest = sha256(content).digest()[:16]
             if self._detector is not None:
                 return self._fetch_faces(ref, content, digest, self._detector)
-            image = decode(content, self._preprocess, max_pixels=self._settings.max_pixels)
+            image = decode(content, self._preprocess, max_pixels=self._settings.max_pixels, out=place)
         except ImageError as error:
             return Outcome(ref, error.status, reason=error.reason, digest=digest)
         return Fetched(ref, (image.pixels,), digest, image.width, image.height, difference_hash(image.pixels))

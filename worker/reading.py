@@ -78,11 +78,17 @@ class ReadAhead:
                 self._pending[ref] = pool.submit(self._read, ref)
                 waiting += ref.size_bytes
 
+    def _read(self, ref: ImageRef) -> bytes:
+        try:
+            return self._reader.read(ref)  # by itself: what counts attempts costs as much as reading a small file
+        except StorageError:
+            return self._read_again(ref)
+
     @retry(
         retry=retry_if_exception_type(StorageError),
-        wait=wait_random_exponential(multiplier=0.2, max=5),
-        stop=stop_after_attempt(4),
+        wait=wait_random_exponential(multiplier=0.4, max=5),
+        stop=stop_after_attempt(3),
         reraise=True,
     )
-    def _read(self, ref: ImageRef) -> bytes:
+    def _read_again(self, ref: ImageRef) -> bytes:
         return self._reader.read(ref)

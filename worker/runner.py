@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -14,9 +15,11 @@ from core.errors import StorageError
 from core.images import ImageRef
 from core.verdicts import Outcome, Status
 from db.store import Delivery
+from model.preprocess import SIDE
 from worker.fetch import Fetched
 
-Fetch = Callable[[ImageRef], Fetched | Outcome]
+Place = NDArray[np.uint8]
+Fetch = Callable[[ImageRef, Place | None], Fetched | Outcome]
 Result = Fetched | Outcome | StorageError
 
 
@@ -59,9 +62,13 @@ class _Waiting:
         self.crops.extend(image.crops)
 
     def take(self, most: int) -> NDArray[np.uint8]:
-        """Return the next crops, stacked; their scores are to be put into ``scores``."""
-        batch, self.crops = self.crops[:most], self.crops[most:]
-        return np.stack(batch)
+        """Return the next crops as one array; their scores are to be put into ``scores``."""
+        crops, self.crops = self.crops[:most], self.crops[most:]
+        whole = crops[0].base
+        # In the places that were meant for them, they are a batch already; after a failure they are not.
+        if whole is not None and len(whole) == len(crops) and all(crop.base is whole for crop in crops):
+            return whole
+        return np.stack(crops)
 
     def finish(self) -> Iterator[tuple[int, Outcome]]:
         """Take out the images whose crops all have scores."""
@@ -130,11 +137,12 @@ class Runner:
     def _fetch_ahead(self, images: Sequence[ImageRef], timings: Timings) -> Iterator[tuple[int, Result]]:
         pending: deque[Future[tuple[list[Result], float]]] = deque()
         upcoming = (images[start : start + self._piece] for start in range(0, len(images), self._piece))
+        places = self._places()
         position = 0
         try:
             while position < len(images):
                 while len(pending) < self._pieces_ahead and (piece := next(upcoming, None)) is not None:
-                    pending.append(self._threads.submit(self._timed_fetch, piece))
+                    pending.append(self._threads.submit(self._timed_fetch, piece, list(islice(places, len(piece)))))
                 results, seconds = pending.popleft().result()
                 timings.decode += seconds
                 for result in results:
@@ -153,16 +161,21 @@ class Runner:
                 yield position, Outcome(ref, Status.CRASHED, reason="decoding it killed the worker process twice")
                 continue
             mark(position)
-            (result,), seconds = self._timed_fetch([ref])
+            (result,), seconds = self._timed_fetch([ref], [None])
             timings.decode += seconds
             yield position, result
 
-    def _timed_fetch(self, piece: Sequence[ImageRef]) -> tuple[list[Result], float]:
+    def _places(self) -> Iterator[Place]:
+        """Yield a place for each image's pixels, batch after batch, so that none has to be copied into its batch."""
+        while True:
+            yield from np.empty((self._predictor.batch_size, SIDE, SIDE, 3), np.uint8)
+
+    def _timed_fetch(self, piece: Sequence[ImageRef], places: Sequence[Place | None]) -> tuple[list[Result], float]:
         started = time.perf_counter()
         results: list[Result] = []
-        for ref in piece:
+        for ref, place in zip(piece, places, strict=True):
             try:
-                results.append(self._fetch(ref))
+                results.append(self._fetch(ref, place))
             except StorageError as error:
                 results.append(error)
         return results, time.perf_counter() - started

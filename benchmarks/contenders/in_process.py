@@ -3,9 +3,8 @@
 import multiprocessing
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from contenders import Measured, Task, cores
 from model.predictor import Predictor, load_predictor
-from model.preprocess import configure_cv2, decode
+from model.preprocess import SIDE, configure_cv2, decode
 
 START_SECONDS = 300
 PART = 256  # pictures that a process takes at a time
@@ -59,27 +58,32 @@ def _engine() -> str:
 
 
 def _score(files: Sequence[Path]) -> list[float]:
+    """Return the scores of pictures, decoded in threads, into their batch, while earlier ones are predicted."""
+    most = _predictor.batch_size
+    size = max(1, most // _threads)  # that a thread takes at a time, as in a worker
+    pending: deque[tuple[NDArray[np.uint8], list[Future[None]]]] = deque()
     scores: list[float] = []
-    pixels = _pixels(files)
-    while batch := list(islice(pixels, _predictor.batch_size)):
-        scores += _predictor.predict(np.stack(batch)).tolist()
+    with ThreadPoolExecutor(_threads) as pool:
+        for first in range(0, len(files), most):
+            some = files[first : first + most]
+            batch = np.empty((len(some), SIDE, SIDE, 3), np.uint8)
+            pieces = [slice(start, start + size) for start in range(0, len(some), size)]
+            pending.append((batch, [pool.submit(_decode, some[piece], batch[piece]) for piece in pieces]))
+            if len(pending) > 2:
+                scores += _predict(*pending.popleft())
+        while pending:
+            scores += _predict(*pending.popleft())
     return scores
 
 
-def _pixels(files: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
-    """Yield pictures in their order, decoded in threads while a batch is predicted."""
-    size = max(1, _predictor.batch_size // _threads)  # that a thread takes at a time, as in a worker
-    ahead = _threads + -(-2 * _predictor.batch_size // size)
-    pending: deque[Future[list[NDArray[np.uint8]]]] = deque()
-    with ThreadPoolExecutor(_threads) as pool:
-        for first in range(0, len(files), size):
-            pending.append(pool.submit(_decode, files[first : first + size]))
-            if len(pending) >= ahead:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
+def _predict(batch: NDArray[np.uint8], decoded: Sequence[Future[None]]) -> list[float]:
+    for piece in decoded:
+        piece.result()
+    scores: list[float] = _predictor.predict(batch).tolist()
+    return scores
 
 
-def _decode(files: Sequence[Path]) -> list[NDArray[np.uint8]]:
+def _decode(files: Sequence[Path], places: NDArray[np.uint8]) -> None:
     preset = _predictor.manifest.preprocess
-    return [decode(file.read_bytes(), preset, max_pixels=MAX_PIXELS).pixels for file in files]
+    for file, place in zip(files, places, strict=True):
+        decode(file.read_bytes(), preset, max_pixels=MAX_PIXELS, out=place)

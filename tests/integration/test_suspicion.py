@@ -35,7 +35,7 @@ class Halves:
 def deliver(books: Books, job: Job, poison: Collection[int] = ()) -> list[Outcome] | None:
     """Deliver a job once to a worker that dies when it decodes poison; return the outcomes if it lives."""
 
-    def fetch(ref: ImageRef) -> Fetched:
+    def fetch(ref: ImageRef, _: object) -> Fetched:
         if job.images.index(ref) in poison:
             raise WorkerDied
         return Fetched(ref, np.zeros((1, 1, 3), np.uint8), b"digest", 1, 1, 0)

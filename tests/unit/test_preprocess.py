@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from core.errors import ImageError
 from core.verdicts import Status
 from model import heic
-from model.preprocess import configure_cv2, decode, difference_hash, scale
+from model.preprocess import SIDE, configure_cv2, decode, difference_hash, scale
 
 MAX_PIXELS = 10**6
 WIDTH, HEIGHT = 301, 207
@@ -134,6 +134,18 @@ def cmyk_jpeg(ink: tuple[int, int, int, int]) -> bytes:
     ]
     head = b"".join(bytes([0xFF, kind]) + struct.pack(">H", len(body) + 2) + body for kind, body in segments)
     return b"\xff\xd8" + head + scan + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("preset", ["card", "rgb-area", "rgb-scaled"])
+@pytest.mark.parametrize("size", [(SIDE, SIDE), (100, 90), (500, 700)])
+def test_pixels_are_put_where_the_caller_wants_them(preset: str, size: tuple[int, int]) -> None:
+    data = encode(".jpg", picture(*size))
+    places = np.zeros((3, SIDE, SIDE, 3), np.uint8)
+    decoded = decode(data, preset, max_pixels=10**6, out=places[1])
+    assert np.shares_memory(decoded.pixels, places[1])
+    assert np.array_equal(places[1], decode(data, preset, max_pixels=10**6).pixels)
+    assert not places[0].any()
+    assert not places[2].any()
 
 
 def bits_apart(one: int, other: int) -> int:

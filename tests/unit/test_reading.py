@@ -130,7 +130,7 @@ def test_a_failure_reaches_who_asked_for_that_image_and_nobody_else(storage: Sto
 
 
 def test_what_may_pass_is_tried_four_times(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ReadAhead._read.retry, "sleep", lambda _: None)  # type: ignore[attr-defined]
+    monkeypatch.setattr(ReadAhead._read_again.retry, "sleep", lambda _: None)  # type: ignore[attr-defined]
     refs = [remote(1), remote(2)]
     storage.failures = {ref.uri: [StorageError("reset")] * tries for ref, tries in zip(refs, (3, 4), strict=True)}
     ahead = read_ahead()

@@ -30,9 +30,16 @@ def position_of(ref: ImageRef) -> int:
     return int(ref.uri[1:])
 
 
-def as_pixels(ref: ImageRef) -> Fetched:
+def as_pixels(ref: ImageRef, _: object = None) -> Fetched:
     """Return an image whose first pixel holds its position."""
     return Fetched(ref, (np.full((1, 1, 3), position_of(ref), np.uint8),), b"digest", 1, 1, 0)
+
+
+def in_its_place(ref: ImageRef, place: NDArray[np.uint8] | None) -> Fetched:
+    """Return an image whose pixels all hold its position, in the place that is meant for it."""
+    assert place is not None
+    place[:] = position_of(ref)
+    return Fetched(ref, (place,), b"digest", 1, 1, 0)
 
 
 def with_faces(ref: ImageRef, *values: int) -> Fetched:
@@ -70,7 +77,7 @@ def test_outcomes_are_in_the_order_of_the_images(count: int, delivery: Delivery)
 def test_a_slow_image_does_not_change_the_order() -> None:
     others = threading.Event()
 
-    def fetch(ref: ImageRef) -> Fetched:
+    def fetch(ref: ImageRef, _: object) -> Fetched:
         if position_of(ref) == 0:
             assert others.wait(WAIT_SECONDS)
         elif position_of(ref) == 5:
@@ -85,7 +92,7 @@ def test_a_slow_image_does_not_change_the_order() -> None:
 def test_failures_stand_in_their_places_and_the_rest_is_scored(delivery: Delivery) -> None:
     bad = {0, 3, 4, 9}
 
-    def fetch(ref: ImageRef) -> Fetched | Outcome:
+    def fetch(ref: ImageRef, _: object) -> Fetched | Outcome:
         return Outcome(ref, Status.TRUNCATED, reason="cut") if position_of(ref) in bad else as_pixels(ref)
 
     predictor = Echo()
@@ -97,7 +104,9 @@ def test_failures_stand_in_their_places_and_the_rest_is_scored(delivery: Deliver
 
 def test_a_job_of_failures_alone_needs_no_prediction() -> None:
     predictor = Echo()
-    outcomes, _ = Runner(lambda ref: Outcome(ref, Status.NOT_FOUND), predictor, threads=2).run(refs(5), FIRST, no_mark)
+    outcomes, _ = Runner(lambda ref, _: Outcome(ref, Status.NOT_FOUND), predictor, threads=2).run(
+        refs(5), FIRST, no_mark
+    )
     assert len(outcomes) == 5
     assert predictor.batches == []
 
@@ -109,6 +118,39 @@ def test_batches_are_full_but_for_the_last(delivery: Delivery) -> None:
     assert predictor.batches == [4, 4, 2]
 
 
+def test_images_whose_pixels_are_in_their_places_are_a_batch_without_being_copied() -> None:
+    places: list[NDArray[np.uint8]] = []
+    predictor = Echo(batch_size=4)
+    echo = predictor.predict
+    shared = []
+
+    def fetch(ref: ImageRef, place: NDArray[np.uint8] | None) -> Fetched:
+        image = in_its_place(ref, place)
+        places.extend(image.crops)
+        return image
+
+    def predict(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        shared.append(sum(np.shares_memory(batch, place) for place in places))
+        return echo(batch)
+
+    predictor.predict = predict  # type: ignore[method-assign]
+    outcomes, _ = Runner(fetch, predictor, threads=2).run(refs(10), FIRST, no_mark)
+    assert shared == [4, 4, 0]  # the last ones are not all of theirs
+    assert [outcome.p_real for outcome in outcomes] == pytest.approx([n / 100 for n in range(10)])
+
+
+@pytest.mark.parametrize("bad", [{0}, {3}, {4, 5, 6, 7}, {1, 9}])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_failure_does_not_mix_up_the_images_that_follow(bad: set[int], threads: int) -> None:
+    def fetch(ref: ImageRef, place: NDArray[np.uint8] | None) -> Fetched | Outcome:
+        return Outcome(ref, Status.TRUNCATED) if position_of(ref) in bad else in_its_place(ref, place)
+
+    predictor = Echo(batch_size=4)
+    outcomes, _ = Runner(fetch, predictor, threads=threads).run(refs(21), FIRST, no_mark)
+    assert [outcome.p_real for outcome in outcomes] == [None if n in bad else pytest.approx(n / 100) for n in range(21)]
+    assert predictor.batches[:-1] == [4] * (len(predictor.batches) - 1)
+
+
 @pytest.mark.parametrize("wrong", [np.zeros(3), np.zeros(5), np.zeros((4, 1))], ids=["few", "many", "nested"])
 def test_scores_that_are_not_one_for_each_image_are_an_error(wrong: NDArray[np.float32]) -> None:
     predictor = Echo()
@@ -118,7 +160,7 @@ def test_scores_that_are_not_one_for_each_image_are_an_error(wrong: NDArray[np.f
 
 
 def test_an_image_that_cannot_be_read_among_others_that_can_is_unreadable() -> None:
-    def fetch(ref: ImageRef) -> Fetched:
+    def fetch(ref: ImageRef, _: object) -> Fetched:
         if position_of(ref) == 3:
             raise StorageError("reading failed: Input/output error")
         return as_pixels(ref)
@@ -129,7 +171,7 @@ def test_an_image_that_cannot_be_read_among_others_that_can_is_unreadable() -> N
 
 
 def test_a_storage_that_gives_not_one_image_ends_the_job() -> None:
-    def fetch(ref: ImageRef) -> Fetched:
+    def fetch(ref: ImageRef, _: object) -> Fetched:
         raise StorageError("reading failed: Input/output error")
 
     with pytest.raises(StorageError):
@@ -160,7 +202,9 @@ def test_images_are_decoded_ahead_of_the_engine_but_not_without_bound() -> None:
         gaps.append(len(fetched) - given)
 
     predictor.on_batch = note_gap
-    Runner(lambda ref: fetched.append(ref) or as_pixels(ref), predictor, threads=threads).run(refs(100), FIRST, no_mark)
+    Runner(lambda ref, _: fetched.append(ref) or as_pixels(ref), predictor, threads=threads).run(
+        refs(100), FIRST, no_mark
+    )
     assert len(gaps) == 25
     assert min(gaps[:-1]) >= batch_size
     assert max(gaps) <= ahead
@@ -176,7 +220,7 @@ def test_after_a_loss_each_image_is_marked_before_it_is_fetched_and_none_while_p
     events: list[object] = []
     predictor = Echo(batch_size=2, on_batch=lambda: events.append("predict"))
 
-    def fetch(ref: ImageRef) -> Fetched:
+    def fetch(ref: ImageRef, _: object) -> Fetched:
         events.append(f"fetch {position_of(ref)}")
         return as_pixels(ref)
 
@@ -201,7 +245,7 @@ def test_images_that_crashed_are_neither_marked_nor_fetched_again() -> None:
     marks: list[int | None] = []
     fetched: list[int] = []
     delivery = Delivery(False, losses=1, crashed=frozenset({1, 3}))
-    outcomes, _ = Runner(lambda ref: fetched.append(position_of(ref)) or as_pixels(ref), Echo(), threads=2).run(
+    outcomes, _ = Runner(lambda ref, _: fetched.append(position_of(ref)) or as_pixels(ref), Echo(), threads=2).run(
         refs(5), delivery, marks.append
     )
     assert fetched == [0, 2, 4]
@@ -212,7 +256,7 @@ def test_images_that_crashed_are_neither_marked_nor_fetched_again() -> None:
 
 def test_the_time_of_each_part_is_kept() -> None:
     predictor = Echo(on_batch=lambda: time.sleep(0.01))
-    _, timings = Runner(lambda ref: time.sleep(0.01) or as_pixels(ref), predictor, threads=2).run(
+    _, timings = Runner(lambda ref, _: time.sleep(0.01) or as_pixels(ref), predictor, threads=2).run(
         refs(8), FIRST, no_mark
     )
     assert timings.decode >= 8 * 0.01
@@ -221,7 +265,7 @@ def test_the_time_of_each_part_is_kept() -> None:
 
 @pytest.mark.parametrize("delivery", [FIRST, Delivery(False, losses=1)])
 def test_an_image_with_several_faces_has_the_score_of_the_most_generated_one(delivery: Delivery) -> None:
-    outcomes, _ = Runner(lambda ref: with_faces(ref, 30, 10, 20), Echo(), threads=2).run(refs(3), delivery, no_mark)
+    outcomes, _ = Runner(lambda ref, _: with_faces(ref, 30, 10, 20), Echo(), threads=2).run(refs(3), delivery, no_mark)
     for outcome in outcomes:
         assert outcome.status is Status.OK
         assert outcome.p_real == pytest.approx(0.1)
@@ -234,7 +278,7 @@ def test_an_image_with_several_faces_has_the_score_of_the_most_generated_one(del
 def test_batches_are_filled_with_the_faces_of_several_images(delivery: Delivery) -> None:
     numbers = [1, 3, 9, 0, 2, 5, 1]
 
-    def fetch(ref: ImageRef) -> Fetched | Outcome:
+    def fetch(ref: ImageRef, _: object) -> Fetched | Outcome:
         number = numbers[position_of(ref)]
         start = 10 * position_of(ref)
         return with_faces(ref, *range(start, start + number)) if number else Outcome(ref, Status.NO_FACE)
