@@ -32,7 +32,7 @@ from core.verdicts import Outcome, Status
 from db.engine import open_engine
 from db.store import RunReport, Store
 from model.predictor import Predictor, load_predictor
-from model.preprocess import configure_cv2, decode, difference_hash
+from model.preprocess import SIDE, configure_cv2, decode, difference_hash
 
 PACKAGES = ("openvino", "opencv-python-headless", "numpy", "celery", "sqlalchemy")
 JOB = 256
@@ -52,11 +52,16 @@ def stages(settings: Settings, predictor: Predictor, paths: Sequence[Path]) -> d
 
     contents = timed("read", lambda ref: read_image(ref.uri, roots=settings.roots, max_bytes=settings.max_bytes), refs)
     digests = timed("digest", lambda content: hashlib.sha256(content).digest()[:16], contents)
-    images = timed("decode and resize", lambda content: decode(content, preset, max_pixels=10**8).pixels, contents)
-    hashes = timed("perceptual hash", difference_hash, images)
+    # As in a worker, pixels go where their batch wants them, and its memory was touched before.
+    pixels = np.ones((len(paths), SIDE, SIDE, 3), np.uint8)
+    timed(
+        "decode and resize",
+        lambda pair: decode(pair[0], preset, max_pixels=10**8, out=pair[1]),
+        list(zip(contents, pixels, strict=True)),
+    )
+    hashes = timed("perceptual hash", difference_hash, list(pixels))
     size = predictor.batch_size
-    pieces = [images[start : start + size] for start in range(0, len(images), size)]
-    batches = timed("batch", np.stack, pieces)
+    batches = [pixels[start : start + size] for start in range(0, len(pixels), size)]
     scores = np.concatenate(timed("predict", predictor.predict, batches)).tolist()
     outcomes = [
         Outcome(ref, Status.OK, score, "", digest, 256, 256, phash)

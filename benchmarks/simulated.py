@@ -107,7 +107,7 @@ class SimulatedFetcher:
         """Read nothing ahead."""
         return nullcontext()
 
-    def __call__(self, ref: ImageRef) -> Fetched:
+    def __call__(self, ref: ImageRef, _place: object = None) -> Fetched:
         """Return a digest and a hash that differ between images, as real ones do, and no pixels worth the name."""
         made_up = sha256(ref.uri.encode()).digest()
         return Fetched(ref, (PIXEL,), made_up[16:], 1024, 1024, int.from_bytes(made_up[:8], signed=True))

@@ -18,7 +18,7 @@ from core.settings import PREFIX, load_settings
 from db import schema
 from db.engine import open_engine
 
-SAMPLE_SECONDS = 0.05
+SAMPLE_SECONDS = 0.5  # looking costs a part of a core, which what is measured then lacks
 
 
 def measure(task: Task, source: str | None = None) -> Measured:

@@ -48,7 +48,7 @@ def test_stages_add_up_to_a_limit_that_a_run_is_compared_with(tiny: Path, tmp_pa
     rows = rows_of("bench_stages", tmp_path, "--model", tiny, "--images", "256", "--sides", "64")
 
     costs = {row["stage"]: row["us/image on a core"] for row in rows[:-2]}
-    assert list(costs) == ["read", "digest", "decode and resize", "perceptual hash", "batch", "predict", "save"]
+    assert list(costs) == ["read", "digest", "decode and resize", "perceptual hash", "predict", "save"]
     assert min(costs.values()) > 0
     limit, run = rows[-2:]
     cores = int(str(limit["stage"]).split()[1])
