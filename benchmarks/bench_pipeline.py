@@ -137,8 +137,10 @@ def main(words: Sequence[str] | None = None) -> None:
         if {RUN, "limit"} & set(options.contenders):
             _convert(tasks[options.sides[0]])
         for number in range(options.rounds):
+            # Every other round the other way round: some leave their host warmer, or busy for a while.
+            turns = options.contenders[:: -1 if number % 2 else 1]
             for side, task in tasks.items():
-                for name in options.contenders:
+                for name in turns:
                     entry = entries.setdefault((side, name), Entry())
                     _play(name, _part(task, name, options.slow_images), number, entry)
     rows = [row for side in options.sides for row in _rows(side, {n: entries[side, n] for n in options.contenders})]

@@ -131,7 +131,7 @@ def test_rounds_are_interleaved_and_only_the_best_variant_goes_on(
     assert first == ("producer_run", None)  # the conversion, which is not measured
     assert rest == [
         *[("producer_run", None), ("tf_data", 10), ("tf_data", 40), ("tf_data", 20)],
-        *[("producer_run", None), ("tf_data", 40)],
+        *[("tf_data", 40), ("producer_run", None)],  # the other way round
     ]
     row = results["rows"][-1]
     assert (row["images_per_second"], row["run_is_times_as_fast"]) == (40, 2.5)

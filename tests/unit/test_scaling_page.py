@@ -25,10 +25,7 @@ def measured() -> dict[str, tuple[float, str]]:
     new = {"what": "save new: jobs of 256, 1 writer"}
     full = {"stored": 10**7}
     found = {
-        "r": (
-            row_of("bench_pipeline_quiet", contender="producer-run", side=256)["images_per_second"],
-            "bench_pipeline_quiet",
-        ),
+        "r": (row_of("bench_pipeline", contender="producer-run", side=256)["images_per_second"], "bench_pipeline"),
         "r'": (row_of("bench_pipeline", contender="producer-run", side=1024)["images_per_second"], "bench_pipeline"),
         "s": (row_of("bench_sources", what="producer run, S3")["share_of_local"], "bench_sources"),
         "e": (
