@@ -82,7 +82,9 @@ def reader(tmp_path: Path, documented_models: Path, sqlite_template: Path, bucke
     bucket.put("2025/one.jpg", face)
     shards = shutil.make_archive(str(tmp_path / "shard"), "tar", tmp_path / "faces")
     bucket.put("shards/0001.tar", Path(shards).read_bytes())
-    (tmp_path / "list.csv").write_text("url\n" + "".join(f"faces/generated-0{number}.jpg\n" for number in range(1, 5)))
+    # As many as make it next to impossible that a sample is empty: it depends on their paths, which are new each time.
+    faces = sorted((tmp_path / "labelled").rglob("*.jpg"))
+    (tmp_path / "list.csv").write_text("url\n" + "".join(f"{path}\n" for path in faces))
 
     programs = tmp_path / "bin"
     programs.mkdir()

